@@ -1,0 +1,1 @@
+"""Content-addressed caches on disk for latents and text embeddings."""

@@ -1,0 +1,1 @@
+"""Folders of pictures and captions: scanning, decoding, captions, buckets, token counts. Torch-free."""

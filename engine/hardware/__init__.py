@@ -1,0 +1,1 @@
+"""What the machine has: GPU and host memory, read without torch."""

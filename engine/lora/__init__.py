@@ -1,0 +1,1 @@
+"""Low-rank adapters: targets, the adapter itself, file formats, metadata."""

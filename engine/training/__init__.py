@@ -1,0 +1,1 @@
+"""What a step is made of: objective, optimizer, schedule, checkpoints, sampling."""

@@ -1,0 +1,1 @@
+"""Chooses settings: recipes as data, and pure functions over them."""

@@ -1,0 +1,1 @@
+"""Full-screen views, each with its style sheet."""
