@@ -1,0 +1,45 @@
+"""What can go wrong, in words a user can act on.
+
+Every error that reaches a user has a title (what is wrong), a detail (what was found against what was expected,
+and where: file, key, line) and a hint (what to do). Rendering happens only at the edges: dialog, stderr, event.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """An expected failure with a title, a detail and a hint; the base of all errors meant for users."""
+
+    def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
+        super().__init__(title)
+        self.title = title
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Title, detail and hint on lines of their own."""
+        return "\n".join(part for part in (self.title, self.detail, self.hint) if part)
+
+
+class ConfigError(EngineError):
+    """A run's configuration cannot be used; the detail names file, key and line."""
+
+
+class ModelFileError(EngineError):
+    """A model file is missing, of the wrong kind, incomplete or damaged."""
+
+
+class DatasetError(EngineError):
+    """A dataset cannot be trained on."""
+
+
+class CacheError(EngineError):
+    """A cache entry cannot be written or read."""
+
+
+class DiskError(EngineError):
+    """The disk is full, read-only or failing; nothing that stood there before was harmed."""
+
+
+class RunError(EngineError):
+    """A run cannot start, resume or go on."""

@@ -1,0 +1,186 @@
+"""Everything durable goes through here: atomic writes, names that cannot escape, the layout of a run's folder.
+
+A file is written beside its target under a short random name, flushed to the disk, renamed over the target, and
+the folder is flushed too; so a reader sees the old file or the new one, whatever happens in between. No file that
+may be mapped is ever changed in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from engine.errors import DiskError, RunError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def disk_error(err: BaseException, path: Path) -> DiskError:
+    """Explain a failed write to ``path``; libraries that hide errno are recognised by their text."""
+    code = getattr(err, "errno", None)
+    text = str(err)
+    if code in _FULL or "os error 28" in text or "No space left" in text:
+        free = _free_mb(path)
+        return DiskError(
+            "The disk is full",
+            f"writing {path} failed; {free} MB are free there",
+            "Free some space; what stood there before is unharmed.",
+        )
+    if code in _READ_ONLY or "os error 13" in text or "os error 30" in text:
+        return DiskError(
+            "The folder cannot be written",
+            f"writing {path} failed: {text}",
+            "Choose a folder of your own (runs_dir, cache_dir) or change its permissions.",
+        )
+    return DiskError("A file could not be written", f"writing {path} failed: {text}", "")
+
+
+def _free_mb(path: Path) -> int:
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize // 2**20
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; on success it replaces the target durably, else it is removed.
+
+    The result has the permissions of an ordinary new file (0666 less the umask), whatever wrote it.
+
+    Raises:
+        DiskError: the write, flush or rename failed. The target is as it was.
+    """
+    temp = target.parent / f".{secrets.token_hex(6)}.part"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temp
+        _flush(temp)
+        os.chmod(temp, 0o666 & ~_umask())
+        os.replace(temp, target)
+        _flush(target.parent)
+    except BaseException as err:
+        temp.unlink(missing_ok=True)
+        if isinstance(err, OSError) or type(err).__name__ == "SafetensorError":
+            raise disk_error(err, target) from err
+        raise
+
+
+def atomic_write(target: Path, data: bytes | str) -> None:
+    """Write ``data`` to ``target``: wholly or not at all.
+
+    Raises:
+        DiskError: nothing was changed.
+    """
+    with atomic_path(target) as temp:
+        temp.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _umask() -> int:
+    # Linux tells the umask without changing it; elsewhere it can only be read by setting it.
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def slug(name: str, fallback: str = "run") -> str:
+    """Reduce ``name`` to a safe file name of at most 80 characters: letters, digits, dot, dash, underscore."""
+    reduced = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:80].rstrip("-._")
+    return reduced or fallback
+
+
+def default_cache_dir() -> Path:
+    """Where caches live unless the configuration says otherwise."""
+    return Path(platformdirs.user_cache_dir("lorakiln"))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The layout of one run on disk, in one place."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's."""
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        """The configuration as run."""
+        return self.root / "config.toml"
+
+    @property
+    def events(self) -> Path:
+        """All events as JSON lines."""
+        return self.root / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Plain log: what libraries print, tracebacks."""
+        return self.root / "log.txt"
+
+    @property
+    def samples(self) -> Path:
+        """Sample pictures."""
+        return self.root / "samples"
+
+    @property
+    def states(self) -> Path:
+        """Training states, one folder each."""
+        return self.root / "state"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the process that runs it."""
+        return self.root / "run.lock"
+
+    def lora(self, epoch: int, step: int, kind: str, layout: str = "kohya") -> Path:
+        """The file of a saved LoRA: by epoch at its end, by step in between, plain at the run's end."""
+        stem = {"epoch": f"{self.name}-e{epoch:04d}", "final": self.name}.get(kind, f"{self.name}-s{step:06d}")
+        suffix = "" if layout == "kohya" else f".{layout}"
+        return self.root / f"{stem}{suffix}.safetensors"
+
+
+def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
+    """Make a new folder for a run; a taken name gets the next free number, so no run overwrites another.
+
+    Raises:
+        DiskError: the folder cannot be made.
+        RunError: ten thousand runs of that name stand there.
+    """
+    base = slug(name)
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            root = runs_dir / (base if number == 1 else f"{base}-{number}")
+            with contextlib.suppress(FileExistsError):
+                root.mkdir()
+                (root / "samples").mkdir()
+                (root / "state").mkdir()
+                return RunFolder(root)
+    except OSError as err:
+        raise disk_error(err, runs_dir) from err
+    raise RunError("No free name for the run", f"{runs_dir} holds 10,000 runs called {base}", "Choose a new name.")
