@@ -1,0 +1,341 @@
+"""What is known of a run, as plain data: the fold of its events.
+
+:func:`fold` takes one event at a time and changes a :class:`RunView`; it looks at nothing else (no clock, no file),
+so a view folded live equals the one folded from the run's JSON lines. The screen, the headless progress bar and the
+report all read this one state. Nothing here imports a terminal library.
+
+Units: seconds, GiB, steps and epochs counted from 1.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from statistics import fmean, median
+
+from engine.events import (
+    CheckpointSaved,
+    Entry,
+    EpochDone,
+    Log,
+    MemorySampled,
+    Progress,
+    RunDone,
+    RunFailed,
+    RunStarted,
+    SampleSaved,
+    StateChanged,
+    StepDone,
+    StopPlanned,
+)
+from engine.text import safe_text
+from tui.units import duration, size
+
+SMOOTHINGS = (0.98, 0.9, 0.995)
+"""Betas of the smoothed losses kept; the first is shown unless asked otherwise."""
+
+LOG_LINES = 2000
+MEMORY_POINTS = 3600
+RECENT_STEPS = 40
+"""Steps whose median is the step time: robust against the slow first step after a load or a pause."""
+
+LONGEST_SILENCE_S = 60.0
+"""A longer gap between two events is a process that was not there (a crash, a suspended machine): not counted."""
+
+LIVE_STATES = frozenset(
+    {"new", "preparing", "caching", "loading", "training", "paused", "released", "sampling", "saving"}
+)
+HELD_STATES = frozenset({"paused", "released"})
+
+
+@dataclass
+class Smoothed:
+    """A bias-corrected exponential moving average and its course, advanced by one multiply per step."""
+
+    beta: float
+    course: array[float] = field(default_factory=lambda: array("d"))
+    _sum: float = 0.0
+    _weight: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Append the average after ``value``; a value that is not finite leaves it where it was."""
+        if math.isfinite(value):
+            self._sum = self.beta * self._sum + (1 - self.beta) * value
+            self._weight = self.beta * self._weight + (1 - self.beta)
+        self.course.append(self._sum / self._weight if self._weight else math.nan)
+
+
+@dataclass
+class Courses:
+    """Per-step values as growing columns, index-aligned; plots copy them to numpy in one go."""
+
+    step: array[int] = field(default_factory=lambda: array("q"))
+    loss: array[float] = field(default_factory=lambda: array("d"))
+    lr: array[float] = field(default_factory=lambda: array("d"))
+    grad_norm: array[float] = field(default_factory=lambda: array("d"))
+    step_s: array[float] = field(default_factory=lambda: array("d"))
+    smoothed: tuple[Smoothed, ...] = field(default_factory=lambda: tuple(Smoothed(beta) for beta in SMOOTHINGS))
+
+    def add(self, event: StepDone) -> None:
+        """Append one step."""
+        self.step.append(event.step)
+        self.loss.append(event.loss)
+        self.lr.append(event.lr)
+        self.grad_norm.append(event.grad_norm)
+        self.step_s.append(event.step_s)
+        for smoothed in self.smoothed:
+            smoothed.add(event.loss)
+
+    def cut_after(self, step: int) -> None:
+        """Forget steps later than ``step``: a resumed run does them again."""
+        keep = len(self.step)
+        while keep and self.step[keep - 1] > step:
+            keep -= 1
+        if keep == len(self.step):
+            return
+        for column in (self.step, self.loss, self.lr, self.grad_norm, self.step_s):
+            del column[keep:]
+        self.smoothed = tuple(Smoothed(beta) for beta in SMOOTHINGS)
+        for loss in self.loss:
+            for smoothed in self.smoothed:
+                smoothed.add(loss)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's advance, as last told."""
+
+    name: str
+    done: int
+    total: int
+    detail: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is done."""
+        return self.total > 0 and self.done >= self.total
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of the log pane; ``text`` has passed the gate for foreign text."""
+
+    time: float
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class MemoryPoint:
+    """Memory at one time; ``time`` in Unix seconds, the rest in GiB."""
+
+    time: float
+    vram: float
+    host: float
+    process: float
+
+
+@dataclass
+class RunView:
+    """All a reader needs to show a run. Change it through :func:`fold` only."""
+
+    seq: int = 0
+    name: str = ""
+    folder: str = ""
+    family: str = ""
+    variant: str = ""
+    epochs: int = 0
+    steps: int = 0
+    images: int = 0
+    resumed_step: int = 0
+
+    state: str = "new"
+    state_reason: str = ""
+    stages: dict[str, Stage] = field(default_factory=dict)
+    stage: str = ""
+    """The stage told of last; "" once steps are being made."""
+
+    step: int = 0
+    epoch: int = 0
+    last_step: StepDone | None = None
+    courses: Courses = field(default_factory=Courses)
+    epoch_marks: list[EpochDone] = field(default_factory=list)
+    checkpoints: list[CheckpointSaved] = field(default_factory=list)
+    samples: list[SampleSaved] = field(default_factory=list)
+
+    memory: MemorySampled | None = None
+    memory_course: deque[MemoryPoint] = field(default_factory=lambda: deque(maxlen=MEMORY_POINTS))
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+
+    stop_epoch: int = 0
+    failure: RunFailed | None = None
+    done: RunDone | None = None
+
+    started_at: float = 0.0
+    last_time: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time spent in each state."""
+    overhead_s: float = 0.0
+    """Time in sampling and saving since this session's first step."""
+    session_epochs: int = 0
+    recent: deque[StepDone] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
+
+    @property
+    def live(self) -> bool:
+        """Whether the run has neither ended nor failed."""
+        return self.state in LIVE_STATES and self.done is None and self.failure is None
+
+    @property
+    def held(self) -> bool:
+        """Whether it is paused, with or without its memory."""
+        return self.state in HELD_STATES
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch, 0 while unknown; the first epoch mark is exact, before it the plan is used."""
+        if self.epoch_marks and self.epoch_marks[0].epoch == 1:
+            return self.epoch_marks[0].step
+        return math.ceil(self.steps / self.epochs) if self.epochs else 0
+
+    @property
+    def goal_step(self) -> int:
+        """The step at which the run ends: its last, or that of a planned stop."""
+        if self.stop_epoch and self.steps_per_epoch:
+            return min(self.steps, self.stop_epoch * self.steps_per_epoch)
+        return self.steps
+
+    @property
+    def step_s(self) -> float | None:
+        """Typical time of a step: the median of the recent ones; pauses are not in it."""
+        return median(step.step_s for step in self.recent) if self.recent else None
+
+    @property
+    def step_parts(self) -> tuple[float, float, float] | None:
+        """Medians of the recent steps' data, model and optimizer times."""
+        if not self.recent:
+            return None
+        return (
+            median(step.data_s for step in self.recent),
+            median(step.model_s for step in self.recent),
+            median(step.optimizer_s for step in self.recent),
+        )
+
+    @property
+    def eta_s(self) -> float | None:
+        """Time to :attr:`goal_step` when the run is not held, with an epoch's share of sampling and saving."""
+        if not self.live or self.step_s is None or not self.steps:
+            return None
+        left = max(0, self.goal_step - self.step)
+        overhead = 0.0
+        if self.session_epochs and self.steps_per_epoch:
+            overhead = self.overhead_s / self.session_epochs * (left // self.steps_per_epoch)
+        return left * self.step_s + overhead
+
+    @property
+    def active_s(self) -> float:
+        """Time the run has worked, pauses left out."""
+        return sum(spent for state, spent in self.seconds.items() if state in LIVE_STATES - HELD_STATES)
+
+    @property
+    def loss_change(self) -> tuple[float, float] | None:
+        """Mean loss of the first and of the last epoch; of the first and last tenth of the steps before that."""
+        if len(self.epoch_marks) >= 2:
+            return self.epoch_marks[0].loss, self.epoch_marks[-1].loss
+        losses = [loss for loss in self.courses.loss if math.isfinite(loss)]
+        if len(losses) < 2:
+            return None
+        part = max(1, len(losses) // 10)
+        return fmean(losses[:part]), fmean(losses[-part:])
+
+
+def fold(view: RunView, entry: Entry) -> None:
+    """Bring ``view`` up to date with one entry. Entries must come in order; unknown kinds only move the clock."""
+    at = round(entry.time, 3)  # the precision of a JSON line
+    _spend(view, at)
+    view.seq = entry.seq
+    event = entry.event
+    if isinstance(event, StepDone):
+        _fold_step(view, event)
+    elif isinstance(event, MemorySampled):
+        view.memory = event
+        view.memory_course.append(MemoryPoint(at, event.vram_used_gb, event.host_used_gb, event.process_gb))
+    elif isinstance(event, Progress):
+        view.stages[event.stage] = Stage(event.stage, event.done, event.total, event.detail)
+        view.stage = event.stage
+    elif isinstance(event, RunStarted):
+        _fold_start(view, event, at)
+    elif isinstance(event, EpochDone):
+        view.epoch_marks.append(event)
+        view.session_epochs += 1
+        _log(view, at, "info", f"epoch {event.epoch} done at step {event.step}, loss {event.loss:.4f}")
+    else:
+        _fold_rare(view, event, at)
+
+
+def _spend(view: RunView, at: float) -> None:
+    spent = at - view.last_time if view.last_time else 0.0
+    if 0 < spent <= LONGEST_SILENCE_S:
+        view.seconds[view.state] = view.seconds.get(view.state, 0.0) + spent
+        if view.state in ("sampling", "saving") and view.recent:
+            view.overhead_s += spent
+    view.last_time = at
+
+
+def _fold_step(view: RunView, event: StepDone) -> None:
+    view.step, view.epoch = event.step, event.epoch
+    view.last_step = event
+    view.recent.append(event)
+    view.courses.add(event)
+    view.stage = ""
+
+
+def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
+    view.name, view.folder = event.name, event.folder
+    view.family, view.variant = event.family, event.variant
+    view.epochs, view.steps, view.images = event.epochs, event.steps, event.images
+    view.resumed_step = view.step = event.resumed_step
+    view.started_at = view.started_at or at
+    view.failure = view.done = None
+    view.stop_epoch = view.session_epochs = 0
+    view.overhead_s = 0.0
+    view.recent.clear()
+    after = event.resumed_step
+    view.courses.cut_after(after)
+    view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
+    view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
+    view.samples = [sample for sample in view.samples if sample.step <= after]
+    how = f"resumed at step {after}" if after else f"{event.images} pictures, {event.steps} steps"
+    _log(view, at, "info", f"run {event.name}: {how}")
+
+
+def _fold_rare(view: RunView, event: object, at: float) -> None:
+    if isinstance(event, StateChanged):
+        view.state, view.state_reason = event.state, event.reason
+        view.stage = ""
+        _log(view, at, "info", f"{event.state}: {event.reason}" if event.reason else event.state)
+    elif isinstance(event, CheckpointSaved):
+        view.checkpoints.append(event)
+        _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
+    elif isinstance(event, SampleSaved):
+        view.samples.append(event)
+        _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
+    elif isinstance(event, StopPlanned):
+        view.stop_epoch = event.epoch
+        _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")
+    elif isinstance(event, Log):
+        _log(view, at, event.level, event.text)
+    elif isinstance(event, RunFailed):
+        view.failure = event
+        view.state = "failed"
+        _log(view, at, "error", f"{event.title}: {event.detail}" if event.detail else event.title)
+    elif isinstance(event, RunDone):
+        view.done = event
+        view.state = event.reason
+        _log(view, at, "info", f"{event.reason} at step {event.step} after {duration(event.elapsed_s)}")
+
+
+def _log(view: RunView, at: float, level: str, text: str) -> None:
+    view.log.append(LogLine(at, level, safe_text(text, limit=1000)))
