@@ -1,0 +1,60 @@
+"""What all tests share: the machine's manners before torch is loaded, golden data and tokenizer files.
+
+Golden files and tokenizers lie outside the repository (they are large and not ours). A test that needs them skips
+with a reason where they are absent, and fails there when CI is set: a gate that skips its proofs proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before torch: threads that wait must not spin, or a busy neighbour makes every step several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _absent(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}: absent, and CI is set")
+    pytest.skip(f"{what}: absent")
+
+
+def golden_folder() -> Path:
+    """Where golden data would lie: $LORAKILN_GOLDEN, else ``../shared/golden`` beside the repository."""
+    return Path(os.environ.get("LORAKILN_GOLDEN") or SHARED / "golden")
+
+
+def golden_files(pattern: str) -> list[Path]:
+    """Golden files by pattern, sorted; empty where there are none (for parametrising at collection)."""
+    return sorted(golden_folder().glob(pattern))
+
+
+@pytest.fixture
+def golden() -> Callable[[str], list[Path]]:
+    """Return ``golden(pattern) -> list[Path]``, never empty: absent files skip the test, or fail it under CI."""
+
+    def find(pattern: str) -> list[Path]:
+        found = golden_files(pattern)
+        if not found:
+            _absent(f"golden data {golden_folder() / pattern}")
+        return found
+
+    return find
+
+
+@pytest.fixture
+def tokenizer_files() -> Path:
+    """Folder with the published tokenizers: ``clip/`` and ``t5/``."""
+    folder = SHARED / "tokenizers"
+    if not (folder / "clip" / "vocab.json").is_file() or not (folder / "t5" / "spiece.model").is_file():
+        _absent(f"tokenizer files {folder}")
+    return folder
