@@ -1,0 +1,96 @@
+"""Memory and load over time: a thread that appends a :class:`~engine.events.MemorySampled` every second.
+
+Torch-free; the peak of GPU memory, which only torch knows, comes in as a function.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+import psutil
+
+from engine.events import EventLog, MemorySampled
+from engine.hardware.gpu import GIB, Gpu, GpuReader, visible_gpus
+
+
+def host_memory() -> tuple[float, float, float]:
+    """Host memory used (what is not available to new work), total, and this process's share, in GiB."""
+    memory = psutil.virtual_memory()
+    process = psutil.Process(os.getpid()).memory_info().rss
+    return (memory.total - memory.available) / GIB, memory.total / GIB, process / GIB
+
+
+class MemorySampler:
+    """A daemon thread that appends one sample at once and then one every ``interval_s`` seconds until stopped.
+
+    Args:
+        events: where samples go.
+        interval_s: seconds between samples.
+        peak: gives the peak of GPU memory in GiB since the run began (torch's counter); None where there is none.
+        uuid: the GPU to watch (its beginning suffices); empty takes the first one visible to this process.
+    """
+
+    def __init__(
+        self,
+        events: EventLog,
+        interval_s: float = 1.0,
+        peak: Callable[[], float] | None = None,
+        uuid: str = "",
+    ) -> None:
+        self._events = events
+        self._interval_s = interval_s
+        self._peak = peak
+        self._uuid = uuid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
+
+    def start(self) -> None:
+        """Begin; a sampler runs once."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """End and wait for the thread, not longer than ``timeout_s``: a stuck driver must not hold the run."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def __enter__(self) -> MemorySampler:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
+        """Stop."""
+        self.stop()
+
+    def _run(self) -> None:
+        with GpuReader() as reader:
+            while True:
+                self._events.append(self._sample(reader.read()))
+                if self._stop.wait(self._interval_s):
+                    return
+
+    def _sample(self, gpus: list[Gpu]) -> MemorySampled:
+        used, total, process = host_memory()
+        gpu = self._watched(gpus)
+        if gpu is None:
+            return MemorySampled(used, total, process)
+        return MemorySampled(
+            host_used_gb=used,
+            host_total_gb=total,
+            process_gb=process,
+            vram_used_gb=gpu.used_gb or 0.0,
+            vram_total_gb=gpu.total_gb or 0.0,
+            vram_peak_gb=self._peak() if self._peak is not None else 0.0,
+            gpu_percent=gpu.percent or 0.0,
+            gpu_celsius=gpu.celsius or 0.0,
+            gpu_watts=gpu.watts or 0.0,
+        )
+
+    def _watched(self, gpus: list[Gpu]) -> Gpu | None:
+        if self._uuid:
+            return next((gpu for gpu in gpus if gpu.uuid.startswith(self._uuid)), None)
+        return next(iter(visible_gpus(gpus)), None)
