@@ -70,7 +70,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.replace(temp, target)
         _flush(target.parent)
     except BaseException as err:
-        temp.unlink(missing_ok=True)
+        # What stopped the write may stop the clean-up too; the first error is the one to tell.
+        with contextlib.suppress(OSError):
+            temp.unlink()
         if isinstance(err, OSError) or type(err).__name__ == "SafetensorError":
             raise disk_error(err, target) from err
         raise
