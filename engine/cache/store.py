@@ -118,7 +118,7 @@ class Store:
         data = _seal(safetensors.torch.save(plain, {"key": key, "sha256": _BLANK}))
         with atomic_path(self.path(key)) as temp:
             temp.write_bytes(data)
-        self._remember(key)
+        self._remember(key, self._identity(key))
 
     def stats(self) -> StoreStats:
         """Count entries and bytes."""
@@ -147,6 +147,7 @@ class Store:
     def _read(self, key: str) -> bytes | None:
         """The bytes of an intact entry; a damaged one is removed."""
         path = self.path(key)
+        identity: Identity | None
         try:
             with open(path, "rb") as file:
                 identity = _identity(os.fstat(file.fileno()))
@@ -158,7 +159,7 @@ class Store:
                 raise _unreadable(path, err) from err
             identity, data = self._identity(key), b""
         if _intact(data, key):
-            self._verified[key] = identity or (0, 0, 0)
+            self._remember(key, identity)
             return data
         self._remove(key, identity)
         return None
@@ -173,8 +174,7 @@ class Store:
             except OSError as err:
                 raise _unreadable(self.path(key), err) from err
 
-    def _remember(self, key: str) -> None:
-        identity = self._identity(key)
+    def _remember(self, key: str, identity: Identity | None) -> None:
         if identity is not None:
             self._verified[key] = identity
 
