@@ -241,7 +241,7 @@ class TrainingConfig(Part):
     gradient_checkpointing: bool = True
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     deterministic: bool = False
     """Only deterministic kernels on the GPU; slower."""
     state_every_steps: CountOrZero = 0

@@ -282,9 +282,7 @@ class FluxTransformer(nn.Module):
         self.guidance_in = Embedder(256, dim) if params.guidance_embed else None
         self.txt_in = nn.Linear(params.context_in_dim, dim)
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(params) for _ in range(params.depth))
-        self.single_blocks = nn.ModuleList(
-            SingleStreamBlock(params) for _ in range(params.depth_single_blocks)
-        )
+        self.single_blocks = nn.ModuleList(SingleStreamBlock(params) for _ in range(params.depth_single_blocks))
         self.final_layer = FinalLayer(dim, params.out_channels)
 
     def conditioning(self, timesteps: Tensor, y: Tensor, guidance: Tensor | None) -> Tensor:

@@ -1,0 +1,249 @@
+"""One training run as the outside sees it: a state, events out, commands in.
+
+``Run`` owns the thread in which the trainer works, the run's folder and its lock. The screen and the command line
+drive it and nothing else of the engine. Importing this module does not import torch; the thread does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from engine.commands import Command, CommandQueue
+from engine.config import RunConfig
+from engine.config_file import load_config, save_config
+from engine.errors import EngineError, RunError
+from engine.events import EventLog, RunDone, RunFailed, StateChanged
+from engine.files import RunFolder, create_run_folder, disk_error
+from engine.hardware.monitor import MemorySampler
+from engine.text import safe_text
+
+if TYPE_CHECKING:
+    from engine.trainer import Outcome
+
+ENDED = ("finished", "stopped", "failed")
+"""States after which nothing more happens."""
+
+
+class Run:
+    """A run, new or resumed.
+
+    States and what leads from one to the next::
+
+        new ─start()─> preparing ──> caching ──> loading ──> training ──last step──> finished
+                           │            │           │         │ ▲ │ │
+                           │            │           │         │ │ │ └─StopNow, planned epoch over──> stopped
+                           └── StopNow ─┴──> stopped          │ │ │
+                                                              │ │ └─SampleNow, by cadence──> sampling ─┐
+                                                              │ │   SaveNow, by cadence────> saving ───┤
+                                                              │ └──────────────────────────────────────┘
+                                                              ├─Pause───────────> paused    (held on the GPU)
+                                                              └─Pause(release)──> released  (GPU memory freed)
+        paused, released ──Resume──> training     paused, released ──StopNow──> stopped
+        any state ──error──> failed
+
+    ``finished``, ``stopped`` and ``failed`` are final; a stopped or failed run goes on through :func:`open_run`.
+
+    Args:
+        config: the configuration.
+        resume_from: the folder of an earlier run to go on with; None makes a new folder.
+
+    Attributes:
+        events: everything the run tells; readable from any thread, at any time.
+        folder: the run's folder, None before the thread made it.
+        state: one of the states above.
+    """
+
+    def __init__(self, config: RunConfig, resume_from: Path | None = None) -> None:
+        self.config = config
+        self.events = EventLog()
+        self.folder: RunFolder | None = RunFolder(resume_from) if resume_from else None
+        self.state = "new"
+        self._resumed = resume_from is not None
+        self._commands = CommandQueue()
+        # Not a daemon: a thread inside torch when the interpreter ends aborts the process.
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=False)
+
+    def start(self) -> None:
+        """Start the engine's thread; returns at once.
+
+        Raises:
+            RuntimeError: the run was started before.
+        """
+        self._thread.start()
+
+    def submit(self, command: Command) -> None:
+        """Ask for something; it is done between steps. Never blocks, from any thread."""
+        self._commands.submit(command)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end; True if the run has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread works."""
+        return self._thread.is_alive()
+
+    @property
+    def exit_reason(self) -> str | None:
+        """ "finished", "stopped" or "failed"; None while the run goes on."""
+        return self.state if self.state in ENDED else None
+
+    def _enter(self, state: str) -> str:
+        before = self.state
+        if state != before:
+            self.state = state
+            self.events.append(StateChanged(state))
+        return before
+
+    def _main(self) -> None:
+        try:
+            outcome = self._work()
+        except EngineError as err:
+            self._fail(err.title, err.detail, err.hint)
+        except Exception as err:  # the edge of the engine's thread: everything becomes an event
+            self._fail(*_explain(err, self.folder))
+        else:
+            self.events.append(
+                RunDone(outcome.reason, outcome.step, outcome.epoch, outcome.lora, round(outcome.elapsed_s, 3))
+            )
+            self._enter(outcome.reason)
+        finally:
+            self.events.close()
+
+    def _work(self) -> Outcome:
+        if self.folder is None:
+            self.folder = create_run_folder(self.config.runs_dir, self.config.name)
+        with lock_folder(self.folder), log_to(self.folder.log):
+            if not self._resumed:
+                save_config(self.config, self.folder.config)
+            try:
+                self.events.open_file(self.folder.events)
+            except OSError as err:
+                raise disk_error(err, self.folder.events) from err
+            self._enter("preparing")
+            # torch and its companions take seconds to import: here, while the screen is already up.
+            from engine.trainer import Trainer
+            from engine.training.control import Control
+
+            control = Control(self._commands, self.events)
+            trainer = Trainer(self.config, self.folder, self.events, control, self._enter)
+            sampler = MemorySampler(self.events, peak=trainer.peak_gb)
+            sampler.start()
+            try:
+                return trainer.train()
+            finally:
+                sampler.stop()
+
+    def _fail(self, title: str, detail: str, hint: str) -> None:
+        trace = traceback.format_exc()
+        if self.folder is not None:
+            # A full disk is a likely reason to be here; the event in the ring says the same.
+            with contextlib.suppress(OSError), open(self.folder.log, "a", encoding="utf-8") as log:
+                log.write(safe_text(trace, 100_000, newlines=True) + "\n")
+        self.events.append(
+            RunFailed(
+                safe_text(title, 500),
+                safe_text(detail, 8000, newlines=True),
+                safe_text(hint, 2000, newlines=True),
+                safe_text(trace, 20_000, newlines=True),
+            )
+        )
+        self._enter("failed")
+
+
+def open_run(folder: Path) -> Run:
+    """Take up a run that was stopped or broke off, from its folder.
+
+    Raises:
+        RunError: the folder holds no run.
+        ConfigError: its configuration cannot be read.
+    """
+    place = RunFolder(folder.resolve())
+    if not place.config.is_file():
+        raise RunError(
+            "No run stands there",
+            f"{safe_text(place.config)} is missing",
+            "`kiln runs` lists the runs of the folder `runs`; name one of their folders.",
+        )
+    return Run(load_config(place.config), resume_from=place.root)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: RunFolder) -> Iterator[None]:
+    """Hold the run's lock, so that no second process trains in the same folder.
+
+    Raises:
+        RunError: another process holds it, named.
+        DiskError: the lock file cannot be made.
+    """
+    try:
+        file = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as err:
+        raise disk_error(err, folder.lock) from err
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise RunError("This run is being trained already", _holder(file), "Wait for it, or stop it.") from err
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return f"by the process {safe_text(file.read(20).strip())}"
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Send what libraries log (warnings and worse) to ``path`` meanwhile, escape sequences made harmless."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as err:
+        raise disk_error(err, path) from err
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()
+
+
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return safe_text(super().format(record), 20_000, newlines=True)
+
+
+def _explain(err: Exception, folder: RunFolder | None) -> tuple[str, str, str]:
+    """Title, detail and hint for an exception that nobody expected."""
+    kind = type(err).__name__
+    if kind == "OutOfMemoryError":
+        return (
+            "The GPU is out of memory",
+            str(err).split("\n")[0],
+            "Turn training.gradient_checkpointing on, or lower dataset.resolution, training.batch_size or lora.rank.",
+        )
+    if isinstance(err, MemoryError):
+        return "The computer is out of memory", str(err), "Close other programs, or use a smaller model file (fp8)."
+    if isinstance(err, OSError) and err.errno is not None:
+        failed = disk_error(err, folder.root if folder else Path.cwd())
+        return failed.title, failed.detail, failed.hint
+    where = f"; the traceback is in {folder.log}" if folder else ""
+    return f"Unexpected {kind}", str(err), f"This is a defect of lorakiln: please report it{where}."

@@ -1,0 +1,255 @@
+"""The training loop, readable aloud.
+
+For every step of the order: obey commands, run the micro-batches, clip, step, tell. At the end of an epoch: save,
+sample, ask whether to stop. What a step is made of lives in :mod:`engine.training`; threads and states in
+:mod:`engine.run`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from engine.batches import Turn
+from engine.config import RunConfig
+from engine.errors import RunError
+from engine.events import EpochDone, EventLog, Log, RunStarted
+from engine.files import RunFolder
+from engine.training.control import Control
+from engine.training.device import compute_for
+from engine.training.keeper import Keeper
+from engine.training.kit import Kit, build_kit
+from engine.training.ledger import Ledger, Told, refuse_nonfinite
+from engine.training.optimizer import clip_gradients
+from engine.training.prepare import Stopped, check_base, prepare
+from engine.training.release import leave_gpu, return_to_gpu, room_on_host
+from engine.training.schedule import set_learning_rate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: "finished" or "stopped", where, and the last LoRA file."""
+
+    reason: str
+    step: int = 0
+    epoch: int = 0
+    lora: str = ""
+    elapsed_s: float = 0.0
+
+
+class Trainer:
+    """One run, from its configuration to its last file; lives in one thread.
+
+    Args:
+        config: the configuration as run.
+        folder: the run's folder, made.
+        events: where everything is told.
+        control: what the user asks.
+        enter: enters a state of the run and returns the one before.
+    """
+
+    kit: Kit
+    keeper: Keeper
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        events: EventLog,
+        control: Control,
+        enter: Callable[[str], str],
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.events = events
+        self.control = control
+        self.enter = enter
+        self.ledger = Ledger(events)
+
+    def train(self) -> Outcome:
+        """Run to the end or to a stop.
+
+        Raises:
+            EngineError: what a user can mend.
+        """
+        try:
+            self._set_up()
+        except Stopped:
+            return Outcome("stopped")
+        self.ledger.start(self.ledger.place)
+        if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
+            self.keeper.sample()
+        self.enter("training")
+        return self._finish(stopped=self._loop())
+
+    def peak_gb(self) -> float:
+        """Highest GPU memory so far, GiB; 0 on a CPU and before the device is chosen. Safe from any thread."""
+        return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
+
+    def _set_up(self) -> None:
+        config, events = self.config, self.events
+        self.enter("preparing")
+        base = check_base(config)
+        compute = compute_for(config, base.transformer.dtype)
+        self.enter("caching")
+        prepared = prepare(config, base, compute, events, self.control.stopping)
+        self.enter("loading")
+        self.kit = build_kit(config, base, compute, prepared, events, self.control)
+        self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter)
+        self.keeper.restore()
+        order = prepared.order
+        events.append(
+            RunStarted(
+                name=self.folder.name,
+                folder=str(self.folder.root),
+                family=base.family.name,
+                variant=base.variant,
+                epochs=order.total_epochs,
+                steps=order.total_steps,
+                images=sum(not sample.regularization for sample in order.samples),
+                resumed_step=self.ledger.place.step,
+            )
+        )
+
+    def _loop(self) -> bool:
+        """Every step that is left; True if the user ended the run."""
+        order = self.kit.prepared.order
+        for turn in order.turns(after=self.ledger.place.step):
+            self.control.epoch = turn.epoch
+            if self._obey():
+                return True
+            self._step(turn)
+            if order.ends_epoch(turn):
+                self._end_epoch()
+                if self.control.stop_due(turn.epoch) and turn.step < order.total_steps:
+                    return True
+            else:
+                self._keep_cadence()
+        return False
+
+    def _step(self, turn: Turn) -> None:
+        """One optimizer step over this process's micro-batches."""
+        kit, begin = self.kit, time.perf_counter()
+        order = kit.prepared.order
+        micros = order.step(turn)
+        lr = set_learning_rate(kit.optimizer, self.config, turn.step, order.total_steps)
+        total = torch.zeros((), device=kit.compute.device)
+        data_s, model_s = time.perf_counter() - begin, 0.0
+        for number, micro in enumerate(micros):
+            if number % kit.compute.processes != kit.compute.rank:
+                continue
+            start = time.perf_counter()
+            inputs = kit.objective.inputs(micro, turn.step, number)
+            ready = time.perf_counter()
+            loss = kit.objective.loss(inputs) / len(micros)
+            kit.compute.backward(loss)
+            total += loss.detach()
+            data_s += ready - start
+            model_s += time.perf_counter() - ready
+        start = time.perf_counter()
+        names = "; ".join(micro.names for micro in micros)
+        grad_norm = self._update(turn, total, names)
+        end = time.perf_counter()
+        self.ledger.add(Told(turn, names, total, grad_norm, lr, end - begin, data_s, model_s, end - start))
+
+    def _update(self, turn: Turn, loss: Tensor, names: str) -> Tensor:
+        """Clip and step; returns the gradient norm before clipping."""
+        kit = self.kit
+        parameters = kit.lora.parameters()
+        kit.compute.sum_gradients(parameters)
+        grad_norm = clip_gradients(parameters, self.config.optimizer.max_grad_norm)
+        if loss.device.type == "cpu":
+            # On a GPU this look would make every step wait; there the check comes with the late reading.
+            refuse_nonfinite(turn.step, loss, grad_norm, names)
+        kit.optimizer.step()
+        kit.optimizer.zero_grad(set_to_none=True)
+        if self.config.lora.max_norm:
+            kit.lora.clip_norms(self.config.lora.max_norm)
+        return grad_norm
+
+    def _obey(self) -> bool:
+        """Carry out what was asked since the last step; True if the run ends here."""
+        self.control.poll()
+        self._serve()
+        if self.control.pause and not self.control.stop_now:
+            self._hold()
+        if self.events.write_error is not None:
+            raise RunError(
+                "The run's events can no longer be written",
+                f"{self.folder.events}: {self.events.write_error}",
+                "Free some space, then resume the run.",
+            )
+        return self.control.stop_now
+
+    def _serve(self) -> None:
+        """Save and sample if asked."""
+        if self.control.save_now:
+            self.control.save_now = False
+            self.keeper.save("manual")
+        if self.control.sample_now:
+            self.control.sample_now = False
+            self.keeper.sample()
+
+    def _hold(self) -> None:
+        """Wait until the pause is taken back or the run is stopped."""
+        self.ledger.flush()
+        began = time.monotonic()
+        released = False
+        self.enter("paused")
+        while self.control.pause and not self.control.stop_now:
+            if self.control.pause.release and not released:
+                released = self._release()
+            if not released:
+                self._serve()
+            self.control.wait(0.5)
+        if released:
+            return_to_gpu(self.kit)
+        self.ledger.leave_out(time.monotonic() - began)
+        self.enter("training")
+
+    def _release(self) -> bool:
+        """Free the GPU if the host has room; False if it has not and the run only holds."""
+        if self.kit.compute.device.type == "cuda":
+            needed, free = room_on_host(self.kit)
+            if needed > free:
+                text = f"Held on the GPU: leaving it needs {needed:.1f} GB of host memory, {free:.1f} are free"
+                self.events.append(Log("warning", text))
+                self.control.pause = replace(self.control.pause, release=False) if self.control.pause else None
+                return False
+            leave_gpu(self.kit)
+        self.enter("released")
+        return True
+
+    def _end_epoch(self) -> None:
+        self.ledger.flush()
+        place = self.ledger.place
+        self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
+        saving, sampling = self.config.saving, self.config.sampling
+        if sampling.every_epochs and place.epoch % sampling.every_epochs == 0 and sampling.prompts:
+            self.keeper.sample()
+        # Saving comes last: a state says that everything of its epoch is done.
+        if saving.every_epochs and place.epoch % saving.every_epochs == 0:
+            self.keeper.save("epoch")
+        elif self.keeper.state_due():
+            self.keeper.save_state()
+
+    def _keep_cadence(self) -> None:
+        """Samples, LoRA files and states that fall due within an epoch."""
+        step, saving, sampling = self.ledger.place.step, self.config.saving, self.config.sampling
+        if sampling.every_steps and step % sampling.every_steps == 0 and sampling.prompts:
+            self.keeper.sample()
+        if saving.every_steps and step % saving.every_steps == 0:
+            self.keeper.save("step")
+        elif self.keeper.state_due():
+            self.keeper.save_state()
+
+    def _finish(self, stopped: bool) -> Outcome:
+        if self.ledger.place.step:
+            self.keeper.save("stop" if stopped else "final")
+        place = self.ledger.snapshot()
+        reason = "stopped" if stopped else "finished"
+        return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)

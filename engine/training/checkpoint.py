@@ -1,0 +1,174 @@
+"""The training state on disk: generations that are whole or not there.
+
+A generation is a folder ``state/step-00000123`` with the adapter in float32, the optimizer and the place in the
+run. It is written as ``.part``, every file flushed, sealed with a manifest of sizes and SHA-256, then renamed; only
+then are older ones removed. Reading takes the newest whose manifest holds. A safetensors file alone would not do: a
+flipped bit in it is silent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from engine.errors import RunError
+from engine.files import atomic_write, disk_error
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the run a state stands; all that order and random draws need.
+
+    Attributes:
+        step: optimizer steps done.
+        epoch: epoch of the last step done, from 1; 0 before the first.
+        index: steps of that epoch done.
+        loss_sum: sum of the epoch's losses so far, for its mean.
+        elapsed_s: training time so far, pauses left out.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0
+    loss_sum: float = 0.0
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that decides how the run goes on.
+
+    Attributes:
+        place: position in the run.
+        lora: adapter weights by module name, float32.
+        optimizer: the optimizer's tensors.
+        optimizer_json: the optimizer's plain values.
+        identity: what must not have changed on resume (dataset, base model, settings), by name.
+    """
+
+    place: Place
+    lora: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    optimizer_json: dict[str, Any]
+    identity: dict[str, str]
+
+
+def save_state(states: Path, state: TrainingState, keep: int) -> Path:
+    """Write a generation and prune to the newest ``keep``; returns its folder.
+
+    Raises:
+        DiskError: it could not be written; every earlier generation stands.
+    """
+    final = states / f"step-{state.place.step:08d}"
+    part = states / f".{final.name}.part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        contents = {
+            "lora.safetensors": save(_contiguous(state.lora)),
+            "optimizer.safetensors": save(_contiguous(state.optimizer)),
+            "state.json": json.dumps(
+                {
+                    "format": FORMAT,
+                    "place": asdict(state.place),
+                    "optimizer": state.optimizer_json,
+                    "identity": state.identity,
+                    "torch": torch.__version__,
+                }
+            ).encode(),
+        }
+        manifest = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
+        for name, data in contents.items():
+            atomic_write(part / name, data)
+        atomic_write(part / "MANIFEST.json", json.dumps(manifest, indent=1))
+        _replace_folder(part, final)
+    except OSError as err:
+        shutil.rmtree(part, ignore_errors=True)
+        raise disk_error(err, final) from err
+    for old in generations(states)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def generations(states: Path) -> list[Path]:
+    """Complete-looking generations, newest first."""
+    return sorted((p for p in states.glob("step-*") if p.is_dir()), reverse=True)
+
+
+def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
+    """The newest generation that verifies, and a line for each damaged one passed over on the way.
+
+    Returns:
+        ``(None, [])`` where no generation stands.
+
+    Raises:
+        RunError: generations stand there but none verifies; starting over silently would lose the work.
+    """
+    damaged: list[str] = []
+    for folder in generations(states):
+        try:
+            return _load(folder), damaged
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            damaged.append(f"{folder.name}: {err}")
+    if damaged:
+        raise RunError(
+            "No training state can be read",
+            f"in {states}: " + "; ".join(damaged),
+            "The LoRA files saved so far are intact. Train on from one with lora.resume_from in a new run.",
+        )
+    return None, []
+
+
+def _load(folder: Path) -> TrainingState:
+    manifest = json.loads((folder / "MANIFEST.json").read_bytes())
+    contents: dict[str, bytes] = {}
+    for name in ("lora.safetensors", "optimizer.safetensors", "state.json"):
+        data = (folder / name).read_bytes()
+        if len(data) != manifest[name]["size"] or _sha256(data) != manifest[name]["sha256"]:
+            raise ValueError(f"{name} does not match its checksum")
+        contents[name] = data
+    record = json.loads(contents["state.json"])
+    if record["format"] != FORMAT:
+        raise ValueError(f"state format {record['format']}, this version reads {FORMAT}")
+    known = {field.name for field in fields(Place)}
+    return TrainingState(
+        place=Place(**{k: v for k, v in record["place"].items() if k in known}),
+        lora=load(contents["lora.safetensors"]),
+        optimizer=load(contents["optimizer.safetensors"]),
+        optimizer_json=record["optimizer"],
+        identity=record["identity"],
+    )
+
+
+def _replace_folder(part: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.old")
+    if final.exists():  # saved twice at the same step: the newer, equal one wins
+        os.rename(final, old)
+    os.rename(part, final)
+    shutil.rmtree(old, ignore_errors=True)
+    fd = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,88 @@
+"""What the user has asked for, as the loop sees it: commands folded into a few flags.
+
+The loop calls :meth:`Control.poll` between steps and acts on the flags; long stages in between ask
+:meth:`Control.stopping`. Commands are folded in the order they came, so that a resume takes back a pause and a
+cancelled stop leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from engine.commands import (
+    CancelStop,
+    Command,
+    CommandQueue,
+    Pause,
+    Resume,
+    SampleNow,
+    SaveNow,
+    StopAfterEpoch,
+    StopAtEpoch,
+    StopNow,
+)
+from engine.events import EventLog, Log, StopPlanned
+
+
+class Control:
+    """The commands in force."""
+
+    def __init__(self, commands: CommandQueue, events: EventLog) -> None:
+        self.commands = commands
+        self.events = events
+        self.epoch = 0
+        """The epoch in progress; the loop sets it, 0 before the first."""
+        self.pause: Pause | None = None
+        self.stop_now = False
+        self.stop_epoch = 0
+        """Epoch at whose end to stop; 0 is none."""
+        self.save_now = False
+        self.sample_now = False
+
+    def poll(self) -> None:
+        """Fold every waiting command into the flags; never waits."""
+        for command in self.commands.take_all():
+            self.fold(command)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait up to ``timeout_s`` for a command and fold it."""
+        command = self.commands.wait(timeout_s)
+        if command is not None:
+            self.fold(command)
+
+    def stopping(self) -> bool:
+        """Whether the stage in progress should end early; called often, from this thread only."""
+        self.poll()
+        return self.stop_now
+
+    def stop_due(self, epoch: int) -> bool:
+        """Whether the run ends at the end of ``epoch``."""
+        return 0 < self.stop_epoch <= epoch
+
+    def fold(self, command: Command) -> None:
+        """Take one command into force."""
+        match command:
+            case Pause():
+                self.pause = command
+            case Resume():
+                self.pause = None
+            case StopNow():
+                self.stop_now = True
+                self.pause = None
+            case StopAfterEpoch():
+                self._plan(max(self.epoch, 1))
+            case StopAtEpoch(epoch=epoch):
+                self._plan_at(epoch)
+            case CancelStop():
+                self._plan(0)
+            case SaveNow():
+                self.save_now = True
+            case SampleNow():
+                self.sample_now = True
+
+    def _plan_at(self, epoch: int) -> None:
+        if epoch < self.epoch:
+            self.events.append(Log("warning", f"Epoch {epoch} is over; stopping after epoch {self.epoch} instead"))
+        self._plan(max(epoch, self.epoch, 1))
+
+    def _plan(self, epoch: int) -> None:
+        self.stop_epoch = epoch
+        self.events.append(StopPlanned(epoch))

@@ -1,0 +1,121 @@
+"""Where and in which precision a run computes; the one place that talks to accelerate.
+
+accelerate gives the device, autocast and the process group. Everything that must be exact on resume (order, random
+draws, the training state) is ours and knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from engine.config import RunConfig
+from engine.errors import RunError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device with its precisions.
+
+    Attributes:
+        device: where the transformer trains.
+        dtype: precision of the frozen base weights.
+        encoder_dtype: precision of text encoders; 16 bit on a GPU, float32 on a CPU.
+    """
+
+    accelerator: Accelerator
+    device: torch.device
+    dtype: torch.dtype
+    encoder_dtype: torch.dtype
+
+    @property
+    def processes(self) -> int:
+        """How many processes share each step."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        """This process's number."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and events."""
+        return bool(self.accelerator.is_main_process)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for forward passes."""
+        return self.accelerator.autocast()
+
+    def backward(self, loss: Tensor) -> None:
+        """Backpropagate one micro-batch's share of the loss."""
+        self.accelerator.backward(loss)
+
+    def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Add up the gradients of all processes; nothing to do for one."""
+        if self.processes == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
+
+    def peak_gb(self) -> float:
+        """Highest memory torch held on the GPU so far, GiB; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+
+    def free_unused(self) -> None:
+        """Hand memory that torch keeps for later back to the driver."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def compute_for(config: RunConfig, file_dtype: str = "bfloat16") -> Compute:
+    """Choose device and precisions for a run.
+
+    Args:
+        config: the run's configuration.
+        file_dtype: the transformer file's dominant dtype; a 16-bit one is kept on a GPU.
+
+    Raises:
+        RunError: the device asked for is not there.
+    """
+    wanted = config.training.device
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+    if device.type not in ("cpu", "cuda"):
+        raise RunError("Unknown device", f'training.device = "{wanted}"', "Use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RunError(
+            "No GPU that torch can use",
+            f'training.device = "{wanted}", but torch {torch.__version__} finds no CUDA device',
+            'Check the driver with nvidia-smi, or set training.device = "cpu".',
+        )
+    on_gpu = device.type == "cuda"
+    dtype = _base_dtype(config.model.dtype, file_dtype, on_gpu)
+    precision = config.training.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if on_gpu else "no"
+    # accelerate keeps its choice for the whole process; a second run may want another.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=precision)
+    if on_gpu and device.index is None:
+        device = accelerator.device
+    if config.training.deterministic:
+        torch.use_deterministic_algorithms(True)
+    return Compute(accelerator, device, dtype, torch.bfloat16 if on_gpu else torch.float32)
+
+
+def _base_dtype(wanted: str, file_dtype: str, on_gpu: bool) -> torch.dtype:
+    if wanted != "auto":
+        return DTYPES[wanted]
+    if not on_gpu:
+        return torch.float32
+    return torch.float16 if file_dtype == "float16" else torch.bfloat16

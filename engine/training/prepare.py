@@ -1,0 +1,239 @@
+"""From a configuration to everything a loop needs on disk: checked model files, scanned pictures, filled caches.
+
+Encoders live only inside this stage; when it returns they have left the GPU. ``kiln cache`` is this stage alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from engine.batches import Order
+from engine.cache.latents import View, cache_latents
+from engine.cache.store import Store
+from engine.cache.text import cache_text
+from engine.config import PromptConfig, RunConfig
+from engine.dataset.decoder import Decoder
+from engine.dataset.scan import Problem, Sample, file_digest, scan_dataset
+from engine.errors import RunError
+from engine.events import EventLog, Log, Progress
+from engine.files import default_cache_dir
+from engine.models.detect import ModelInfo, expect
+from engine.models.family import Family, family_of
+from engine.models.header import file_fingerprint
+from engine.text import safe_text
+from engine.training.device import Compute
+
+
+class Stopped(Exception):
+    """The user asked to stop during a stage; carries nothing, loses nothing."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model files of a run, recognised and checked by their headers."""
+
+    family: Family
+    transformer: ModelInfo
+
+    @property
+    def variant(self) -> str:
+        """dev or schnell."""
+        return self.transformer.variant
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a loop reads: the order of samples, and the cache keys of every view and caption in it."""
+
+    base: Base
+    order: Order
+    store: Store
+    latents: dict[View, str]
+    texts: dict[str, str]
+    identity: dict[str, str]
+
+
+def check_base(config: RunConfig) -> Base:
+    """Recognise the four model files.
+
+    Raises:
+        ModelFileError: one is missing, incomplete, damaged or of another kind.
+    """
+    info = expect(config.model.transformer, "transformer")
+    for path, kind in (
+        (config.model.autoencoder, "autoencoder"),
+        (config.model.clip_l, "clip_l"),
+        (config.model.t5, "t5"),
+    ):
+        expect(path, kind)
+    return Base(family_of(info), info)
+
+
+def scan(config: RunConfig, decoder: Decoder, events: EventLog) -> tuple[Sample, ...]:
+    """Scan the dataset and say every problem in the log.
+
+    Raises:
+        DatasetError: nothing can be trained on.
+        RunError: some pictures have errors; training on the rest silently would not be what was asked for.
+    """
+
+    def report(done: int, total: int) -> None:
+        events.append(Progress("scan", done, total))
+
+    found = scan_dataset(config.dataset, decoder, report)
+    for problem in found.problems:
+        level = "error" if problem.severity == "error" else "warning"
+        events.append(Log(level, f"{safe_text(problem.path)}: {problem.message}"))
+    errors = [problem for problem in found.problems if problem.severity == "error"]
+    if errors:
+        raise RunError(
+            f"{len(errors)} of the dataset's files cannot be used",
+            _listed(errors),
+            "Mend or remove them (`kiln dataset check` lists all), then start again.",
+        )
+    return found.samples
+
+
+def _listed(problems: list[Problem]) -> str:
+    shown = [f"{safe_text(p.path)}: {p.message}. {p.hint}" for p in problems[:10]]
+    return "\n".join(shown + ([f"and {len(problems) - 10} more"] if len(problems) > 10 else []))
+
+
+def open_store(config: RunConfig) -> Store:
+    """The cache that a run uses."""
+    return Store(config.cache_dir or default_cache_dir())
+
+
+def prompt_captions(prompts: Iterable[PromptConfig], cfg: float) -> set[str]:
+    """The texts that sampling needs embedded; negatives only where guidance by difference is on."""
+    texts: set[str] = set()
+    for prompt in prompts:
+        texts.add(prompt.prompt)
+        if cfg != 1.0:
+            texts.add(prompt.negative)
+    return texts
+
+
+def prepare(
+    config: RunConfig, base: Base, compute: Compute, events: EventLog, should_stop: Callable[[], bool]
+) -> Prepared:
+    """Scan, plan every epoch and fill both caches.
+
+    Raises:
+        EngineError: of the kind of what failed, see :func:`scan`, the caches and the model loaders.
+        Stopped: ``should_stop`` became true.
+    """
+    store = open_store(config)
+    with Decoder() as decoder:
+        samples = scan(config, decoder, events)
+        order = Order(samples, config, compute.processes)
+        views, captions = _unique(order)
+        latents = _latents(config, base, compute, views, store, decoder, events, should_stop)
+    texts = embed_texts(
+        config,
+        base,
+        compute,
+        captions | prompt_captions(config.sampling.prompts, config.sampling.cfg),
+        store,
+        events,
+        should_stop,
+    )
+    return Prepared(base, order, store, latents, texts, identity(config, base, samples))
+
+
+def _unique(order: Order) -> tuple[list[View], set[str]]:
+    views: dict[View, None] = {}
+    captions: set[str] = set()
+    for item in order.items():
+        views[item.view] = None
+        captions.add(item.caption)
+    return list(views), captions
+
+
+def _latents(
+    config: RunConfig,
+    base: Base,
+    compute: Compute,
+    views: list[View],
+    store: Store,
+    decoder: Decoder,
+    events: EventLog,
+    should_stop: Callable[[], bool],
+) -> dict[View, str]:
+    # The autoencoder stays in float32: in 16 bit it shows in the latents, and it is small and runs once.
+    fingerprint = file_fingerprint(config.model.autoencoder) + "/float32"
+    found = cache_latents(
+        views,
+        config.dataset,
+        store,
+        decoder,
+        lambda: base.family.load_autoencoder(config.model, compute.device, torch.float32),
+        fingerprint,
+        lambda done, total, name: _report(events, "cache latents", done, total, name),
+        should_stop,
+    )
+    if should_stop():
+        raise Stopped
+    return found
+
+
+def embed_texts(
+    config: RunConfig,
+    base: Base,
+    compute: Compute,
+    captions: set[str],
+    store: Store,
+    events: EventLog,
+    should_stop: Callable[[], bool],
+) -> dict[str, str]:
+    """Embed captions that the cache lacks; returns each caption's key.
+
+    Raises:
+        Stopped: ``should_stop`` became true.
+    """
+    family, model = base.family, config.model
+    length = family.text_length(base.variant, model)
+    fingerprint = family.text_fingerprint(model, length, compute.encoder_dtype)
+    found = cache_text(
+        sorted(captions),
+        store,
+        lambda: family.load_text_encoder(model, base.variant, compute.device, compute.encoder_dtype),
+        fingerprint,
+        lambda done, total, name: _report(events, "cache text", done, total, name),
+        should_stop,
+    )
+    if should_stop():
+        raise Stopped
+    return found
+
+
+def _report(events: EventLog, stage: str, done: int, total: int, name: str) -> None:
+    events.append(Progress(stage, done, total, safe_text(name, 200)))
+
+
+def identity(config: RunConfig, base: Base, samples: tuple[Sample, ...]) -> dict[str, str]:
+    """Digests of what a resumed run must share with the one it goes on from, by a name a user knows."""
+    pictures = hashlib.sha256()
+    for sample in samples:
+        pictures.update(f"{sample.repeats}/{sample.regularization}/{file_digest(sample.path)}\n".encode())
+    captions = hashlib.sha256("\0".join(sample.caption for sample in samples).encode("utf-8", "surrogatepass"))
+    return {
+        "base model": file_fingerprint(base.transformer.path),
+        "pictures": pictures.hexdigest(),
+        "captions": captions.hexdigest(),
+        "settings": settings_digest(config),
+    }
+
+
+def settings_digest(config: RunConfig) -> str:
+    """Digest of every setting that changes what is learned; where to save and what to sample do not."""
+    trained = config.model_dump(
+        mode="json",
+        include={"seed", "dataset", "lora", "objective", "optimizer", "schedule", "training"},
+        exclude={"dataset": {"folders": {"__all__": {"path"}}}, "training": {"state_every_steps", "device"}},
+    )
+    return hashlib.sha256(repr(sorted(trained.items())).encode()).hexdigest()
