@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from engine.errors import RunError
+from engine.errors import DiskError, RunError
 from engine.files import atomic_write, disk_error
 
 FORMAT = 1
@@ -93,8 +93,10 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
             atomic_write(part / name, data)
         atomic_write(part / "MANIFEST.json", json.dumps(manifest, indent=1))
         _replace_folder(part, final)
-    except OSError as err:
+    except (OSError, DiskError) as err:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(err, DiskError):
+            raise
         raise disk_error(err, final) from err
     for old in generations(states)[keep:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""Training states: whole or not there, and never silently wrong."""
+
+import os
+
+import pytest
+import torch
+
+from engine.errors import DiskError, RunError
+from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state
+
+
+def state(step: int) -> TrainingState:
+    generator = torch.Generator().manual_seed(step)
+    return TrainingState(
+        Place(step=step, epoch=2, index=step % 4, loss_sum=0.125 * step, elapsed_s=1.5),
+        {"a.lora_down.weight": torch.randn(4, 8, generator=generator)},
+        {"0.exp_avg": torch.randn(4, 8, generator=generator), "0.step": torch.tensor(3.0)},
+        {"groups": [{"lr": 0.1}]},
+        {"base model": "abc"},
+    )
+
+
+def test_round_trip(tmp_path):
+    save_state(tmp_path, state(5), keep=2)
+    loaded, damaged = load_newest(tmp_path)
+    wanted = state(5)
+    assert damaged == [] and loaded is not None
+    assert loaded.place == wanted.place and loaded.identity == wanted.identity
+    assert loaded.optimizer_json == wanted.optimizer_json
+    for ours, theirs in ((loaded.lora, wanted.lora), (loaded.optimizer, wanted.optimizer)):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_keeps_the_newest(tmp_path):
+    for step in range(1, 6):
+        save_state(tmp_path, state(step), keep=2)
+    assert [folder.name for folder in generations(tmp_path)] == ["step-00000005", "step-00000004"]
+
+
+def test_saving_the_same_step_twice_is_fine(tmp_path):
+    save_state(tmp_path, state(5), keep=2)
+    save_state(tmp_path, state(5), keep=2)
+    assert sorted(os.listdir(tmp_path)) == ["step-00000005"]
+
+
+def test_nothing_there_is_a_fresh_start(tmp_path):
+    assert load_newest(tmp_path) == (None, [])
+
+
+@pytest.mark.parametrize("name", ["lora.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"])
+def test_any_flipped_byte_is_noticed_and_the_state_before_taken(tmp_path, name):
+    save_state(tmp_path, state(1), keep=3)
+    newest = save_state(tmp_path, state(2), keep=3)
+    whole = (newest / name).read_bytes()
+    places = range(len(whole)) if len(whole) < 400 else range(0, len(whole), 37)
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x04
+        (newest / name).write_bytes(damaged)
+        loaded, lines = load_newest(tmp_path)
+        assert loaded is not None
+        if loaded.place.step == 1:
+            assert len(lines) == 1 and "step-00000002" in lines[0]
+        else:
+            # Only in the manifest can a flip be harmless: in white space or a name nobody reads.
+            assert name == "MANIFEST.json" and torch.equal(
+                loaded.lora["a.lora_down.weight"], state(2).lora["a.lora_down.weight"]
+            )
+
+
+@pytest.mark.parametrize("name", ["lora.safetensors", "MANIFEST.json"])
+def test_a_truncated_or_missing_file_is_noticed(tmp_path, name):
+    newest = save_state(tmp_path, state(2), keep=3)
+    whole = (newest / name).read_bytes()
+    (newest / name).write_bytes(whole[:10])
+    with pytest.raises(RunError, match="No training state can be read"):
+        load_newest(tmp_path)
+    (newest / name).unlink()
+    with pytest.raises(RunError):
+        load_newest(tmp_path)
+
+
+def test_a_failing_disk_leaves_the_states_before(tmp_path, monkeypatch):
+    save_state(tmp_path, state(1), keep=2)
+
+    def fail(_fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DiskError, match="full"):
+        save_state(tmp_path, state(2), keep=2)
+    monkeypatch.undo()
+    assert sorted(os.listdir(tmp_path)) == ["step-00000001"]
+    loaded, _ = load_newest(tmp_path)
+    assert loaded is not None and loaded.place.step == 1

@@ -1,0 +1,88 @@
+"""Durable writes, safe names, run folders."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import DiskError
+from engine.files import RunFolder, atomic_path, atomic_write, create_run_folder, disk_error, slug
+
+
+def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    atomic_write(target, "old")
+    atomic_write(target, b"new")
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["file.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "file.txt"
+    atomic_write(target, "old")
+    with pytest.raises(ValueError, match="broke"), atomic_path(target) as temp:
+        temp.write_text("half")
+        raise ValueError("broke")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_full_disk_at_any_call_is_explained_and_harmless(tmp_path, monkeypatch, call):
+    target = tmp_path / "file.txt"
+    atomic_write(target, "old")
+
+    def fail(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(DiskError) as caught:
+        atomic_write(target, "new")
+    monkeypatch.undo()
+    assert caught.value.title == "The disk is full"
+    assert str(target) in caught.value.detail
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_result_has_ordinary_permissions(tmp_path):
+    atomic_write(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_folder_that_cannot_be_made_is_a_disk_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError):
+        create_run_folder(tmp_path / "file" / "runs", "x")
+
+
+def test_read_only_is_said():
+    err = disk_error(OSError(errno.EROFS, "Read-only file system"), Path("/x/y"))
+    assert err.title == "The folder cannot be written" and "runs_dir" in err.hint
+
+
+@given(st.text(max_size=300))
+def test_slug_never_escapes(name):
+    reduced = slug(name)
+    assert reduced and len(reduced) <= 80
+    assert os.path.basename(reduced) == reduced
+    assert not reduced.startswith(".") and ".." != reduced
+    assert slug(reduced) == reduced
+
+
+def test_runs_of_one_name_get_folders_of_their_own(tmp_path):
+    names = [create_run_folder(tmp_path, "my ../run").name for _ in range(3)]
+    assert names == ["my-..-run", "my-..-run-2", "my-..-run-3"]
+    assert all((tmp_path / name / "samples").is_dir() for name in names)
+
+
+def test_lora_names_tell_what_they_are(tmp_path):
+    folder = RunFolder(tmp_path / "fox")
+    assert folder.lora(3, 30, "epoch").name == "fox-e0003.safetensors"
+    assert folder.lora(3, 30, "manual").name == "fox-s000030.safetensors"
+    assert folder.lora(3, 30, "final").name == "fox.safetensors"
+    assert folder.lora(3, 30, "final", "diffusers").name == "fox.diffusers.safetensors"
