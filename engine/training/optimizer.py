@@ -1,0 +1,244 @@
+"""The optimizers by name, and what is done around a step: clipping, and the weights that schedule-free shows.
+
+bitsandbytes, prodigyopt, schedulefree and transformers are imported only where they are chosen. Every group carries
+``initial_lr``, the rate it was built with, which :mod:`engine.training.schedule` multiplies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from engine.config import OptimizerConfig
+from engine.errors import ConfigError
+from engine.lora.adapter import LoraSet
+
+Groups = list[dict[str, Any]]
+
+
+class Lion(Optimizer):
+    """Lion (arXiv 2302.06675): ``p -= lr * (sign(b1 m + (1 - b1) g) + wd p)``, then ``m = b2 m + (1 - b2) g``.
+
+    Ours because it is ten lines and has to run where bitsandbytes does not.
+    """
+
+    def __init__(self, params: Groups, lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient; closures are not taken."""
+        for group in self.param_groups:
+            lr, (beta1, beta2) = group["lr"], group["betas"]
+            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            if not matrices:
+                continue
+            grads = [matrix.grad for matrix in matrices]
+            momenta = [self._momentum(matrix) for matrix in matrices]
+            updates = torch._foreach_mul(momenta, beta1)
+            torch._foreach_add_(updates, grads, alpha=1 - beta1)
+            torch._foreach_sign_(updates)
+            torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(matrices, updates, alpha=-lr)
+            torch._foreach_mul_(momenta, beta2)
+            torch._foreach_add_(momenta, grads, alpha=1 - beta2)
+
+    def _momentum(self, matrix: Tensor) -> Tensor:
+        state = self.state[matrix]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(matrix)
+        momentum: Tensor = state["exp_avg"]
+        return momentum
+
+
+def build_optimizer(lora: LoraSet, config: OptimizerConfig) -> Optimizer:
+    """The configured optimizer over the adapter's matrices, ready to step (schedule-free in training mode).
+
+    Raises:
+        ConfigError: the settings contradict each other, or a library is missing.
+    """
+    _check(config)
+    optimizer = _BUILDERS[config.name](_groups(lora, config), config)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    set_mode(optimizer, training=True)
+    return optimizer
+
+
+def _check(config: OptimizerConfig) -> None:
+    if config.name != "prodigy":
+        return
+    if config.lora_plus_ratio != 1.0:
+        raise ConfigError(
+            "Prodigy and LoRA+ exclude each other",
+            f"optimizer.lora_plus_ratio = {config.lora_plus_ratio:g} gives the up matrices a learning rate of their "
+            "own; Prodigy estimates one rate for all and refuses groups that differ",
+            'Set optimizer.lora_plus_ratio = 1, or optimizer.name = "adamw".',
+        )
+    if config.learning_rate < 0.01:
+        raise ConfigError(
+            "Prodigy would hardly learn",
+            f"optimizer.learning_rate = {config.learning_rate:g}: Prodigy finds the rate itself and multiplies it by "
+            "this setting, which belongs near 1",
+            "Set optimizer.learning_rate = 1.0; to learn faster or slower change optimizer.d_coef.",
+        )
+
+
+def _groups(lora: LoraSet, config: OptimizerConfig) -> Groups:
+    """One group, or with LoRA+ two: down matrices, and up matrices with the higher rate."""
+    if config.lora_plus_ratio == 1.0:
+        return [{"params": lora.parameters(), "lr": config.learning_rate}]
+    return [
+        {"params": lora.down_parameters(), "lr": config.learning_rate},
+        {"params": lora.up_parameters(), "lr": config.learning_rate * config.lora_plus_ratio},
+    ]
+
+
+def _betas(config: OptimizerConfig) -> tuple[float, float]:
+    return config.beta1, config.beta2
+
+
+def _adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    # fused: elementwise, so as deterministic as the loop over parameters, in one pass over each and without
+    # temporaries; for some hundred small matrices it takes a fifth of the loop's time on a CPU.
+    return torch.optim.AdamW(
+        groups, config.learning_rate, _betas(config), config.eps, config.weight_decay, fused=True
+    )
+
+
+def _lion(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    return Lion(groups, config.learning_rate, _betas(config), config.weight_decay)
+
+
+def _bitsandbytes(name: str) -> Callable[[Groups, OptimizerConfig], Optimizer]:
+    def build(groups: Groups, config: OptimizerConfig) -> Optimizer:
+        kind = getattr(_library("bitsandbytes", config.name).optim, name)
+        given: dict[str, Any] = {"betas": _betas(config), "weight_decay": config.weight_decay}
+        if "Adam" in name:
+            given["eps"] = config.eps
+        optimizer: Optimizer = kind(groups, lr=config.learning_rate, **given)
+        return optimizer
+
+    return build
+
+
+def _adafactor(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    # With the given rate instead of its own schedule; torch's Adafactor would scale it by each matrix's size.
+    from transformers.optimization import Adafactor
+
+    optimizer: Optimizer = Adafactor(
+        groups,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        scale_parameter=False,
+        relative_step=False,
+        warmup_init=False,
+    )
+    return optimizer
+
+
+def _prodigy(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    # Bias correction and the safeguard are what its authors recommend for diffusion models.
+    optimizer: Optimizer = _library("prodigyopt", config.name).Prodigy(
+        groups,
+        lr=config.learning_rate,
+        betas=_betas(config),
+        eps=config.eps,
+        d_coef=config.d_coef,
+        use_bias_correction=True,
+        safeguard_warmup=True,
+    )
+    # Set afterwards: given to the constructor it prints a line, which would land in the screen or in --json.
+    for group in optimizer.param_groups:
+        group["weight_decay"] = config.weight_decay
+    return optimizer
+
+
+def _adamw_schedulefree(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    if not config.beta1:
+        raise ConfigError(
+            "Schedule-free AdamW needs averaging",
+            "optimizer.beta1 = 0: it interpolates between two weights with 1 / beta1",
+            "Set optimizer.beta1 = 0.9.",
+        )
+    optimizer: Optimizer = _library("schedulefree", config.name).AdamWScheduleFree(
+        groups, lr=config.learning_rate, betas=_betas(config), eps=config.eps, weight_decay=config.weight_decay
+    )
+    return optimizer
+
+
+_BUILDERS: dict[str, Callable[[Groups, OptimizerConfig], Optimizer]] = {
+    "adamw": _adamw,
+    "adamw8bit": _bitsandbytes("AdamW8bit"),
+    "paged_adamw": _bitsandbytes("PagedAdamW"),
+    "paged_adamw8bit": _bitsandbytes("PagedAdamW8bit"),
+    "lion": _lion,
+    "lion8bit": _bitsandbytes("Lion8bit"),
+    "paged_lion8bit": _bitsandbytes("PagedLion8bit"),
+    "adafactor": _adafactor,
+    "prodigy": _prodigy,
+    "adamw_schedulefree": _adamw_schedulefree,
+}
+
+
+def _library(module: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as err:
+        # OSError: its native part is there but does not load.
+        raise ConfigError(
+            f'optimizer.name = "{name}" needs {module}',
+            f"{module} cannot be imported: {err}",
+            f'Run pip install {module}, or set optimizer.name = "adamw".',
+        ) from err
+
+
+def set_mode(optimizer: Optimizer, training: bool) -> None:
+    """Switch a schedule-free optimizer's weights between training and use; others have one kind only."""
+    switch = getattr(optimizer, "train" if training else "eval", None)
+    if switch is not None:
+        switch()
+
+
+@contextlib.contextmanager
+def eval_weights(optimizer: Optimizer, lora: LoraSet) -> Iterator[None]:
+    """Let the adapter hold the weights to save and to draw pictures with while inside.
+
+    Only schedule-free has others than those it trains. They are put back as copies, not computed back: the way there
+    and back rounds, and a run that saves must train on with the same bits as one that does not.
+    """
+    if not hasattr(optimizer, "eval"):
+        yield
+        return
+    matrices = lora.parameters()
+    flags = [group["train_mode"] for group in optimizer.param_groups]
+    kept = [matrix.detach().clone() for matrix in matrices]
+    set_mode(optimizer, training=False)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for matrix, copy in zip(matrices, kept, strict=True):
+                matrix.copy_(copy)
+        for group, flag in zip(optimizer.param_groups, flags, strict=True):
+            group["train_mode"] = flag
+
+
+def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
+    """Scale all gradients so that their joint 2-norm is at most ``max_norm``; 0 only measures.
+
+    Returns:
+        The norm before, a float32 scalar on the gradients' device: nothing waits for a GPU here.
+    """
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads)
+    if max_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
