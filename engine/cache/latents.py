@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ from engine.cache.store import Store, content_key
 from engine.config import DatasetConfig
 from engine.dataset.buckets import Placement
 from engine.dataset.decoder import Decoder
-from engine.dataset.scan import Sample, file_digest
+from engine.dataset.scan import Sample
 from engine.errors import DatasetError
 from engine.text import safe_text
 
@@ -98,13 +99,22 @@ def cache_latents(
     keys = {view: latent_key(view, config, fingerprint) for view in views}
     first = {key: view for view, key in reversed(keys.items())}
     names = {key: safe_text(first[key].sample.name) for key in keys.values()}
+
+    def decode(key: str) -> np.ndarray:
+        view = first[key]
+        pixels = decoder.pixels(view.sample.path, view.placement, config.background, view.flip)
+        if latent_key(view, config, fingerprint) != key:
+            raise _changed(view.sample)
+        return pixels
+
     stage = Stage(store, names, progress, should_stop)
-    missing = [(key, first[key]) for key in stage.missing()]
+    missing = stage.missing()
     if missing:
-        missing.sort(key=lambda item: (item[1].placement.bucket_h, item[1].placement.bucket_w))
         encoder = load_encoder()
         try:
-            _encode_missing(missing, stage, decoder, encoder, config.background)
+            # Like sizes together: memory and kernels are set up once for each.
+            missing.sort(key=lambda key: (first[key].placement.bucket_h, first[key].placement.bucket_w))
+            _encode_missing(missing, stage, decode, encoder)
         except torch.OutOfMemoryError as err:
             raise out_of_memory("Encoding the pictures", err) from err
         finally:
@@ -114,24 +124,33 @@ def cache_latents(
     return {view: key for view, key in keys.items() if key in stage.ready}
 
 
+def _changed(sample: Sample) -> DatasetError:
+    """Pixels of a file that was replaced meanwhile must not be stored under the old file's key."""
+    return DatasetError(
+        "A picture changed while the run was starting",
+        f"{safe_text(sample.name)} is not the file any more that it was when the cache was checked",
+        "Start the run again; it takes the file as it is now.",
+    )
+
+
 def _encode_missing(
-    missing: list[tuple[str, View]], stage: Stage, decoder: Decoder, encoder: Autoencoder, background: str
+    missing: list[str], stage: Stage, decode: Callable[[str], np.ndarray], encoder: Autoencoder
 ) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        for key, pixels in _decoded(missing, stage, pool, decoder, background):
+        for key, pixels in _decoded(missing, stage, pool, decode):
             stage.put(key, encode_pixels(pixels, encoder))
 
 
 def _decoded(
-    missing: list[tuple[str, View]], stage: Stage, pool: ThreadPoolExecutor, decoder: Decoder, background: str
+    missing: list[str], stage: Stage, pool: ThreadPoolExecutor, decode: Callable[[str], np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Keys and pixels (H, W, 3) uint8, in order, decoded a few ahead; ends early on a stop."""
     waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
     todo = iter(missing)
     try:
         while not stage.stopped():
-            while len(waiting) < DECODE_AHEAD and (item := next(todo, None)) is not None:
-                waiting.append((item[0], pool.submit(_decode, decoder, item[1], background)))
+            for key in islice(todo, DECODE_AHEAD - len(waiting)):
+                waiting.append((key, pool.submit(decode, key)))
             if not waiting:
                 return
             key, pixels = waiting.popleft()
@@ -141,21 +160,9 @@ def _decoded(
             pixels.cancel()
 
 
-def _decode(decoder: Decoder, view: View, background: str) -> np.ndarray:
-    sample = view.sample
-    # Pixels of a file that was replaced since the scan must not be stored under the old file's key.
-    if file_digest(sample.path) != sample.content_hash:
-        raise DatasetError(
-            "A picture changed while the run was starting",
-            f"{safe_text(sample.name)} is not the file that was scanned",
-            "Start the run again; it takes the file as it is now.",
-        )
-    return decoder.pixels(sample.path, view.placement, background, view.flip)
-
-
 def encode_pixels(pixels: np.ndarray, encoder: Autoencoder) -> dict[str, Tensor]:
     """Latents of one picture: pixels (H, W, 3) uint8 to ``mean`` and ``std`` (16, h, w) float32 on the CPU."""
-    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1.0
     with torch.no_grad():
         mean, std = encoder.encode(image)
     return {"mean": mean[0].float().cpu(), "std": std[0].float().cpu()}
