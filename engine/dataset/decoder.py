@@ -1,0 +1,278 @@
+"""Pictures as pixels, decoded in a child process of its own.
+
+One child serves the cache and the screen. A hostile or broken picture costs itself only: the child has limits on
+memory and time, and if it dies the picture is named and another child goes on with the next. In goes a path, out
+come sizes or uint8 RGB arrays; every refusal is a DatasetError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.dataset.buckets import Placement
+from engine.errors import DatasetError
+from engine.text import safe_text
+
+_ROOT = Path(__file__).resolve().parents[2]
+# The package's root goes to the end of the path: needed only where the package is not installed.
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from engine.dataset.decoder_child import main; main()"
+_START_LIMIT_S = 60.0
+_BATCH = 64
+"""Pictures asked for at once: the answers' latency is hidden, and another thread waits for at most one batch."""
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a picture's header tells: size in pixels after the EXIF rotation, format, and (code, text) warnings."""
+
+    width: int
+    height: int
+    format: str
+    warnings: tuple[tuple[str, str], ...] = ()
+
+
+class Decoder:
+    """One child process that opens pictures; safe to use from several threads, one request at a time.
+
+    The child starts with the first request. Close it, or use the decoder as a context manager; a parent that dies
+    takes the child with it.
+    """
+
+    def __init__(self, max_megapixels: float = 64.0, time_limit_s: float = 20.0) -> None:
+        self._limits = {"max_pixels": int(max_megapixels * 1e6), "time_limit_s": time_limit_s}
+        self._time_limit_s = time_limit_s
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._closed = False
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child and wait for it. Closing twice is fine; using the decoder afterwards is not."""
+        with self._lock:
+            self._closed = True
+            self._drop_child()
+
+    def probe(self, path: Path) -> ImageInfo:
+        """Read the header only.
+
+        Raises:
+            DatasetError: not a picture that can be trained on.
+        """
+        return _image_info(self._one("probe", path)[0])
+
+    def probe_many(self, paths: Sequence[Path]) -> Iterator[ImageInfo | DatasetError]:
+        """Read many headers; one result per path, in order, errors as values."""
+        for start in range(0, len(paths), _BATCH):
+            for outcome in self._exchange({"op": "probe"}, paths[start : start + _BATCH]):
+                yield outcome if isinstance(outcome, DatasetError) else _image_info(outcome[0])
+
+    def verify(self, path: Path, background: str = "white") -> ImageInfo:
+        """Decode the whole picture and throw the pixels away: truncation and transparency show only so.
+
+        Raises:
+            DatasetError: not a picture that can be trained on.
+        """
+        return _image_info(self._one("verify", path, background=background)[0])
+
+    def pixels(self, path: Path, placement: Placement, background: str, flip: bool) -> NDArray[np.uint8]:
+        """Decode, turn by EXIF, put on ``background``, scale, crop to the bucket, mirror.
+
+        Returns:
+            uint8 RGB, shape (bucket_h, bucket_w, 3), writable.
+
+        Raises:
+            DatasetError: not a picture that can be trained on, or not the one that the placement was made for.
+        """
+        header, payload = self._one(
+            "pixels", path, placement=dataclasses.astuple(placement), background=background, flip=flip
+        )
+        return _array(header, payload)
+
+    def thumbnail(self, path: Path, max_side: int, background: str = "white") -> NDArray[np.uint8]:
+        """The whole picture, at most ``max_side`` pixels wide and high; uint8 RGB, shape (h, w, 3).
+
+        Raises:
+            DatasetError: not a picture that can be read.
+        """
+        return _array(*self._one("thumbnail", path, max_side=max_side, background=background))
+
+    def _one(self, operation: str, path: Path, **options: Any) -> tuple[dict[str, Any], bytearray]:
+        outcome = self._exchange({"op": operation, **options}, [path])[0]
+        if isinstance(outcome, DatasetError):
+            raise outcome
+        return outcome
+
+    def _exchange(
+        self, request: dict[str, Any], paths: Sequence[Path]
+    ) -> list[tuple[dict[str, Any], bytearray] | DatasetError]:
+        """One outcome per path. A child that dies takes only the picture it was at."""
+        outcomes: list[tuple[dict[str, Any], bytearray] | DatasetError] = []
+        with self._lock:
+            while len(outcomes) < len(paths):
+                rest = paths[len(outcomes) :]
+                try:
+                    child = self._running_child()
+                    child.send({**request, **self._limits, "paths": [str(path) for path in rest]}, self._time_limit_s)
+                    for _ in rest:
+                        outcomes.append(_outcome(*child.receive(self._time_limit_s)))
+                except _ChildLostError as lost:
+                    self._drop_child()
+                    outcomes.append(_died(paths[len(outcomes)], lost))
+        return outcomes
+
+    def _running_child(self) -> _Child:
+        if self._closed:
+            raise RuntimeError("the decoder was closed")
+        if self._child is None or not self._child.alive():
+            self._drop_child()
+            self._child = _Child()
+        return self._child
+
+    def _drop_child(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+
+def _image_info(header: dict[str, Any]) -> ImageInfo:
+    warnings = tuple((str(code), str(text)) for code, text in header["warnings"])
+    return ImageInfo(header["width"], header["height"], header["format"], warnings)
+
+
+def _array(header: dict[str, Any], payload: bytearray) -> NDArray[np.uint8]:
+    width, height = header["size"]
+    return np.frombuffer(payload, dtype=np.uint8).reshape(height, width, 3)
+
+
+def _outcome(header: dict[str, Any], payload: bytearray) -> tuple[dict[str, Any], bytearray] | DatasetError:
+    return DatasetError(*header["error"]) if "error" in header else (header, payload)
+
+
+def _died(path: Path, lost: _ChildLostError) -> DatasetError:
+    return DatasetError(
+        "The decoder died on this picture",
+        f"{safe_text(path)}: {safe_text(lost, 500)}",
+        "Open and save it again with a picture editor, replace it, or remove it.",
+    )
+
+
+class _ChildLostError(Exception):
+    """The child died, or did not answer in time."""
+
+
+class _Child:
+    """The process and its two pipes: length-prefixed JSON out, length-prefixed JSON and raw bytes in."""
+
+    def __init__(self) -> None:
+        # A file, not a pipe: nobody has to read it, and the last words are there when the child is not.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
+        # A session of its own: Ctrl-C and a dropped terminal are the parent's business. -P: the working folder is
+        # not a place to import from.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, str(_ROOT)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+        try:
+            self.receive(_START_LIMIT_S)
+        except _ChildLostError as lost:
+            self.end()
+            raise DatasetError(
+                "The picture decoder does not start",
+                safe_text(lost, 500),
+                "Try: python -c 'import PIL.Image'. If that fails, install Pillow anew.",
+            ) from lost
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Let the process go, kill it if it stays, and wait for it: no zombie is left."""
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        try:
+            self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+    def send(self, message: dict[str, Any], time_limit_s: float) -> None:
+        """Write one request."""
+        body = json.dumps(message).encode()
+        data = memoryview(len(body).to_bytes(4, "little") + body)
+        deadline = time.monotonic() + time_limit_s
+        while data:
+            self._wait(self._in, select.POLLOUT, deadline)
+            try:
+                data = data[os.write(self._in, data) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError as err:
+                raise self._lost() from err
+
+    def receive(self, time_limit_s: float) -> tuple[dict[str, Any], bytearray]:
+        """Read one reply: its header and raw bytes."""
+        deadline = time.monotonic() + time_limit_s
+        length = int.from_bytes(self._read(4, deadline), "little")
+        header: dict[str, Any] = json.loads(bytes(self._read(length, deadline)))
+        return header, self._read(header["payload"], deadline)
+
+    def _read(self, count: int, deadline: float) -> bytearray:
+        data = bytearray(count)
+        view = memoryview(data)
+        while view:
+            self._wait(self._out, select.POLLIN, deadline)
+            try:
+                got = os.readv(self._out, [view])
+            except BlockingIOError:
+                continue
+            if got == 0:
+                raise self._lost()
+            view = view[got:]
+        return data
+
+    def _wait(self, fd: int, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(fd, event)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            self._process.kill()
+            raise _ChildLostError("no answer within the time limit")
+
+    def _lost(self) -> _ChildLostError:
+        try:
+            code = self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            code = 0
+        self._errors.seek(0)
+        last_words = self._errors.read()[-400:].decode(errors="replace").strip().rpartition("\n")[2]
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return _ChildLostError(f"{how}; {last_words}" if last_words else how)

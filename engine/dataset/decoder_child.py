@@ -1,0 +1,287 @@
+"""The decoder's child process: opens pictures that may be broken or hostile, so that nothing else has to.
+
+Imports Pillow and nothing of weight. Requests come on stdin as a length and JSON, one reply per picture goes to
+stdout as a length, JSON and, for pixels, raw RGB bytes. Only formats of an allow-list are opened, sizes are checked
+before anything is decoded, memory is limited, and a picture that takes too long ends the process. What a broken
+picture is known to raise becomes that picture's error; anything else ends the process, and the parent starts anew.
+End of stdin is the order to leave, so no child outlives its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+
+from engine.dataset.regular import open_regular
+from engine.errors import DatasetError
+from engine.text import safe_text
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
+MEMORY_LIMIT = 2 << 30
+"""Bytes of address space."""
+_OUTPUT_LIMIT = 1 << 20
+"""Bytes a file written here may have: libraries write warnings to stderr, which is a file."""
+
+# What Pillow is known to raise on broken or hostile files. OSError covers truncation, ValueError text-chunk bombs
+# and bad numbers, the others come out of half-read headers.
+_BROKEN = (
+    OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, ArithmeticError, RuntimeError, MemoryError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+_REFUSED_MODES = {
+    "F": "32-bit floating-point samples have no agreed white",
+    "I": "32-bit integer samples have no agreed white",
+    "LAB": "L*a*b* samples are not RGB",
+    "HSV": "HSV samples are not RGB",
+}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
+_MAGIC = (
+    (b"GIF8", "a GIF"), (b"8BPS", "a Photoshop file"), (b"%!PS", "a PostScript file"), (b"%PDF", "a PDF"),
+    (b"\xff\x0a", "a JPEG XL picture"), (b"\0\0\0\x0cJXL ", "a JPEG XL picture"), (b"SIMPLE  =", "a FITS file"),
+    (b"qoif", "a QOI picture"), (b"DDS ", "a DDS texture"), (b"PK\x03\x04", "a zip archive"),
+    (b"<svg", "an SVG drawing"), (b"<?xml", "an XML or SVG file"), (b"<", "a web page"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"), (b"\0\0\x01\0", "an icon"),
+)  # fmt: skip
+_BRANDS = {
+    b"heic": "a HEIC picture",
+    b"heix": "a HEIC picture",
+    b"mif1": "a HEIF picture",
+    b"avif": "an AVIF picture",
+}
+
+Reply = tuple[dict[str, Any], bytes]
+
+
+def main() -> None:
+    """Serve requests until stdin ends."""
+    source, sink = _private_streams()
+    _limit_resources()
+    # One thread: others would cost address space, and the parent has its own parallelism.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    # Our own limit is checked on every header; Pillow's would only add warnings.
+    Image.MAX_IMAGE_PIXELS = None
+    Image.init()
+    _write(sink, {"formats": [name for name in FORMATS if name in Image.OPEN]}, b"")
+    while (request := _read(source)) is not None:
+        for path in request["paths"]:
+            signal.alarm(int(request["time_limit_s"]) + 10)
+            _write(sink, *_serve(path, request))
+            signal.alarm(0)
+
+
+def _private_streams() -> tuple[IO[bytes], IO[bytes]]:
+    """stdin and stdout for the protocol alone: what a library prints to descriptor 1 goes to stderr."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return sys.stdin.buffer, sink
+
+
+def _limit_resources() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_LIMIT, _OUTPUT_LIMIT))
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+
+
+def _read(source: IO[bytes]) -> dict[str, Any] | None:
+    prefix = source.read(4)
+    if len(prefix) < 4:
+        return None
+    body = source.read(int.from_bytes(prefix, "little"))
+    request: dict[str, Any] = json.loads(body)
+    return request
+
+
+def _write(sink: IO[bytes], header: dict[str, Any], payload: bytes) -> None:
+    body = json.dumps({**header, "payload": len(payload)}).encode()
+    sink.write(len(body).to_bytes(4, "little") + body + payload)
+    sink.flush()
+
+
+def _serve(path: str, request: dict[str, Any]) -> Reply:
+    """One picture's reply; everything that a broken file is known to raise becomes its error."""
+    try:
+        with _opened(path, request["max_pixels"]) as picture:
+            return _OPERATIONS[request["op"]](picture, request)
+    except DatasetError as err:
+        return {"error": [err.title, err.detail, err.hint]}, b""
+    except MemoryError:
+        limit = f"needs more than the decoder's {MEMORY_LIMIT >> 30} GB"
+        return _failed("A picture is too large", f"{safe_text(path)} {limit}", "Scale it down, or remove it.")
+    except _BROKEN as err:
+        what = safe_text(err, 300) or type(err).__name__
+        hint = "Open and save it again with a picture editor, replace it, or remove it."
+        return _failed("A picture is broken", f"{safe_text(path)}: {what}", hint)
+
+
+def _failed(title: str, detail: str, hint: str) -> Reply:
+    return {"error": [title, detail, hint]}, b""
+
+
+@contextlib.contextmanager
+def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Open the header of an allow-listed picture of sane size and mode; pixels are not read yet."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        head = file.read(64)
+        file.seek(0)
+        if not head:
+            raise DatasetError("A picture is empty", f"{safe_text(path)} has no bytes", "Copy it again or remove it.")
+        try:
+            picture = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError as err:
+            raise _unknown(path, head) from err
+        with picture:
+            _check_header(path, picture, max_pixels)
+            yield picture
+
+
+def _unknown(path: str, head: bytes) -> DatasetError:
+    start = head.lstrip()
+    found = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
+    if head[4:8] == b"ftyp":
+        found = _BRANDS.get(head[8:12], "a video or another picture format")
+    detail = f"{safe_text(path)} is {found}" if found else f"{safe_text(path)} starts with {head[:8].hex(' ')}"
+    known = "JPEG, PNG, WebP, BMP, TIFF" + (" or AVIF" if "AVIF" in Image.OPEN else "")
+    return DatasetError("Not a picture that can be read", detail, f"Convert it to {known}, or remove it.")
+
+
+def _check_header(path: str, picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise DatasetError("A picture without pixels", f"{safe_text(path)} is {width} x {height}", "Remove it.")
+    if width * height > max_pixels:
+        raise DatasetError(
+            "A picture is too large",
+            f"{safe_text(path)} is {width} x {height}, {width * height / 1e6:.0f} megapixels; "
+            f"the limit is {max_pixels / 1e6:g}",
+            "Scale it down, or raise dataset.max_megapixels.",
+        )
+    if picture.mode in _REFUSED_MODES:
+        raise DatasetError(
+            "A picture's kind of pixels cannot be used",
+            f"{safe_text(path)} is of mode {picture.mode}: {_REFUSED_MODES[picture.mode]}",
+            "Export it as 8-bit or 16-bit RGB or greyscale.",
+        )
+
+
+def _orientation(picture: Image.Image, warnings: list[list[str]]) -> int:
+    """The turn its EXIF asks for, 1 to 8. Read before decoding, so that a probe and a decode agree."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself, sizes included.
+    try:
+        # PNG's own getexif() decodes the whole picture to look behind the pixels; the header is enough.
+        value = Image.Image.getexif(picture).get(0x0112, 1)
+    except _BROKEN:
+        warnings.append(["exif", "its EXIF data are damaged, so a rotation may be missed"])
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _info(picture: Image.Image, orientation: int, warnings: list[list[str]]) -> dict[str, Any]:
+    width, height = picture.size
+    if orientation >= 5:
+        width, height = height, width
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        warnings.append(["animated", "it has several frames or pages; only the first is used"])
+    return {"width": width, "height": height, "format": picture.format, "warnings": warnings}
+
+
+def _probe(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    warnings: list[list[str]] = []
+    return _info(picture, _orientation(picture, warnings), warnings), b""
+
+
+def _verify(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    """Decode wholly, if coarsely where the format allows, and say what a decode alone can tell."""
+    warnings: list[list[str]] = []
+    info = _info(picture, _orientation(picture, warnings), warnings)
+    picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
+    share = _flattened(picture, request["background"])[1]
+    if share > 0.01:
+        colour = request["background"]
+        warnings.append(["transparent", f"{share:.0%} of it is transparent and becomes {colour}"])
+    return info, b""
+
+
+def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    rgb = _upright(picture, request["background"])
+    bucket_w, bucket_h, resized_w, resized_h, left, top = request["placement"]
+    width, height = rgb.size
+    # Rounding moves each resized side by half a pixel at most; more means that another picture was scanned.
+    if abs(width * resized_h - height * resized_w) > (width + height) / 2 + 1:
+        raise DatasetError(
+            "A picture changed since it was scanned",
+            f"it is now {width} x {height}, which does not fit the {resized_w} x {resized_h} chosen for it",
+            "Start again: the dataset is scanned anew.",
+        )
+    across, down = width / resized_w, height / resized_h
+    # Scaling only the part that is kept gives the same pixels as cropping afterwards, at bounded memory even for a
+    # picture of 1 x 60000.
+    box = (
+        left * across, top * down,
+        min(width, (left + bucket_w) * across), min(height, (top + bucket_h) * down),
+    )  # fmt: skip
+    # Lanczos in both directions; the gap lets a whole-number box filter do the first part of large reductions.
+    scaled = rgb.resize((bucket_w, bucket_h), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    if request["flip"]:
+        scaled = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return {"size": scaled.size}, scaled.tobytes()
+
+
+def _thumbnail(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    side = request["max_side"]
+    picture.draft(None, (side, side))
+    rgb = _upright(picture, request["background"])
+    rgb.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return {"size": rgb.size}, rgb.tobytes()
+
+
+def _upright(picture: Image.Image, background: str) -> Image.Image:
+    """The whole picture as RGB on its background, turned as EXIF asks."""
+    orientation = _orientation(picture, [])
+    rgb = _flattened(picture, background)[0]
+    return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+
+
+def _flattened(picture: Image.Image, background: str) -> tuple[Image.Image, float]:
+    """Decode to RGB over a colour; also the share of the picture that was transparent."""
+    picture.load()
+    if picture.mode.startswith("I;16"):
+        # convert("L") would clip at 255: nearly all of it white. 65535 / 257 = 255.
+        wide = picture.convert("I").point(lambda value: value * (1 / 257) + 0.5)
+        return wide.convert("L").convert("RGB"), 0.0
+    if "transparency" not in picture.info and picture.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return picture.convert("RGB"), 0.0
+    rgba = picture.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    flat = Image.new("RGB", rgba.size, _BACKGROUNDS[background])
+    flat.paste(rgba, mask=alpha)
+    opaque = sum(value * count for value, count in enumerate(alpha.histogram()))
+    return flat, 1.0 - opaque / (255 * rgba.width * rgba.height)
+
+
+_OPERATIONS = {"probe": _probe, "verify": _verify, "pixels": _pixels, "thumbnail": _thumbnail}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What a look at a dataset can find wrong, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import DatasetError
+from engine.text import safe_text
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong: where (already safe to show), a code for programs, and words for people.
+
+    An error keeps a picture out of training; a warning does not.
+    """
+
+    path: str
+    code: str
+    severity: Severity
+    message: str
+    hint: str
+
+
+def problem(path: str | Path, code: str, severity: Severity, message: str, hint: str = "") -> Problem:
+    """A problem at ``path``; all text is made safe to show."""
+    return Problem(safe_text(path), code, severity, safe_text(message), hint)
+
+
+def from_error(path: str | Path, code: str, error: DatasetError) -> Problem:
+    """A refusal as a problem of severity error."""
+    return problem(path, code, "error", f"{error.title}: {error.detail}", error.hint)

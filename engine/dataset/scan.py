@@ -1,0 +1,226 @@
+"""A dataset as the trainer sees it: pictures with captions, sizes and repeats, and everything wrong with them.
+
+Comes in: the dataset's settings and a decoder. Goes out: samples in a fixed natural order and problems. Only headers
+are read here, so thousands of pictures take about a second; what shows only when a picture is decoded is found by
+:mod:`engine.dataset.check` and by whoever decodes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import DatasetConfig
+from engine.dataset.buckets import place
+from engine.dataset.captions import read_caption
+from engine.dataset.decoder import Decoder, ImageInfo
+from engine.dataset.pairs import Pair, pairs_of
+from engine.dataset.problems import Problem, from_error, problem
+from engine.dataset.regular import file_digest
+from engine.dataset.walk import natural_key, walk
+from engine.errors import DatasetError
+from engine.text import safe_text
+
+__all__ = ["Problem", "Sample", "Scan", "collect", "file_digest", "picture_warnings", "scan_dataset"]
+
+_HINTS = {
+    "animated": "Export the frame you want as a picture of its own.",
+    "exif": "Look whether it stands upright; save it again with a picture editor if not.",
+    "transparent": "Set dataset.background, or export it without transparency.",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to train on. ``path`` is its identity, ``name`` its place in the folder, safe to show."""
+
+    index: int
+    path: Path
+    name: str
+    caption_path: Path | None
+    caption: str
+    """The file's whole text; empty where there is none."""
+    width: int
+    """Pixels after the EXIF rotation."""
+    height: int
+    repeats: int
+    regularization: bool
+    format: str = ""
+    """What the header says: JPEG, PNG ..."""
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the file's bytes; read when first asked for.
+
+        Raises:
+            DatasetError: the file cannot be read any more.
+        """
+        return file_digest(self.path)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a scan found. Pictures with an error are among the problems only."""
+
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """Problems that keep a picture out of training."""
+        return tuple(found for found in self.problems if found.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """Problems that do not."""
+        return tuple(found for found in self.problems if found.severity == "warning")
+
+    def require_clean(self) -> None:
+        """Refuse a dataset with errors.
+
+        Raises:
+            DatasetError: names the first of them.
+        """
+        if self.errors:
+            raise _summary(f"The dataset has {_count(len(self.errors), 'error')}", self.errors)
+
+
+def scan_dataset(config: DatasetConfig, decoder: Decoder, progress: Callable[[int, int], None] | None = None) -> Scan:
+    """Scan all folders of ``config``; ``progress(done, total)`` counts pictures.
+
+    Raises:
+        ConfigError: the bucket settings allow no bucket.
+        DatasetError: nothing is left to train on; the detail names what was found instead.
+    """
+    scan = collect(config, decoder, progress)
+    if any(not sample.regularization for sample in scan.samples):
+        return scan
+    if scan.samples:
+        raise DatasetError(
+            "Nothing to train on",
+            f"all {len(scan.samples)} pictures lie in folders marked as regularization",
+            "Add a folder with pictures of what the LoRA is to learn.",
+        )
+    if scan.errors:
+        only_captions = all(found.code == "no-caption" for found in scan.errors)
+        title = "No picture has a caption" if only_captions else "No picture of the dataset can be used"
+        raise _summary(title, scan.errors)
+    folders = ", ".join(str(folder.path) for folder in config.folders)
+    raise DatasetError(
+        "The dataset has no pictures",
+        f"no JPEG, PNG, WebP, BMP, TIFF or AVIF file in {safe_text(folders)}",
+        "Set dataset.folders.path to a folder with pictures and a caption file beside each.",
+    )
+
+
+def collect(config: DatasetConfig, decoder: Decoder, progress: Callable[[int, int], None] | None = None) -> Scan:
+    """Like :func:`scan_dataset`, but an empty result is a result."""
+    problems: list[Problem] = []
+    pairs = _all_pairs(config, problems)
+    samples: list[Sample] = []
+    outcomes = decoder.probe_many([Path(pair.path) for pair in pairs])
+    for done, (pair, outcome) in enumerate(zip(pairs, outcomes, strict=True), start=1):
+        sample = _sample(pair, outcome, len(samples), config, problems)
+        if sample is not None:
+            samples.append(sample)
+        if progress is not None:
+            progress(done, len(pairs))
+    return Scan(tuple(samples), tuple(problems))
+
+
+def _all_pairs(config: DatasetConfig, problems: list[Problem]) -> list[Pair]:
+    """The pairs of all folders; a picture in two of them counts in the first."""
+    seen: set[str] = set()
+    result: list[Pair] = []
+    for folder in config.folders:
+        tree = walk(folder.path, folder.recursive)
+        problems += tree.problems
+        pairs = sorted(
+            pairs_of(tree, folder, config.captions.extensions, problems), key=lambda pair: natural_key(pair.path)
+        )
+        places = {pair.path: os.path.realpath(pair.path) for pair in pairs} if len(config.folders) > 1 else {}
+        fresh = [pair for pair in pairs if places.get(pair.path) not in seen]
+        if len(fresh) < len(pairs):
+            message = f"{_count(len(pairs) - len(fresh), 'picture')} of it belong to an earlier folder too"
+            hint = "List each folder once; the first entry counts."
+            problems.append(problem(folder.path, "listed-twice", "warning", message, hint))
+        elif not pairs and not tree.problems:
+            message = f"No pictures among {_count(tree.files, 'file')}"
+            problems.append(problem(folder.path, "empty-folder", "warning", message, "Check dataset.folders.path."))
+        seen.update(places.values())
+        result += fresh
+    return result
+
+
+def _sample(
+    pair: Pair, outcome: ImageInfo | DatasetError, index: int, config: DatasetConfig, problems: list[Problem]
+) -> Sample | None:
+    """One sample, or None with its errors among the problems; picture and caption are both looked at."""
+    caption = _caption(pair, config, problems)
+    if isinstance(outcome, DatasetError):
+        problems.append(from_error(pair.path, "picture", outcome))
+        return None
+    problems += picture_warnings(pair.path, outcome)
+    try:
+        place(outcome.width, outcome.height, config.resolution, config.buckets)
+    except DatasetError as err:
+        problems.append(from_error(pair.path, "bucket", err))
+        return None
+    if caption is None:
+        return None
+    return Sample(
+        index, Path(pair.path), pair.name, Path(pair.caption) if pair.caption else None, caption,
+        outcome.width, outcome.height, pair.repeats, pair.regularization, outcome.format,
+    )  # fmt: skip
+
+
+def picture_warnings(path: str | Path, info: ImageInfo) -> list[Problem]:
+    """What the decoder remarked about a picture, as problems."""
+    return [problem(path, code, "warning", f"Picture: {text}", _HINTS.get(code, "")) for code, text in info.warnings]
+
+
+def _caption(pair: Pair, config: DatasetConfig, problems: list[Problem]) -> str | None:
+    """The caption's text; None where the picture cannot be trained on for want of one."""
+    if pair.caption is None:
+        return _without_caption(pair, config, problems)
+    try:
+        text = read_caption(Path(pair.caption))
+    except DatasetError as err:
+        problems.append(from_error(pair.caption, "caption", err))
+        return None
+    if not text:
+        message = "The caption is empty" + _trained_on(pair, config)
+        problems.append(problem(pair.caption, "empty-caption", "warning", message, "Write what the picture shows."))
+    return text
+
+
+def _without_caption(pair: Pair, config: DatasetConfig, problems: list[Problem]) -> str | None:
+    trainable = config.allow_missing_captions or (bool(config.captions.trigger_word) and not pair.regularization)
+    endings = " or ".join(config.captions.extensions)
+    if trainable:
+        message = "The picture has no caption" + _trained_on(pair, config)
+        problems.append(problem(pair.path, "no-caption", "warning", message, f"Put a {endings} file beside it."))
+        return ""
+    hint = f"Put a {endings} file of the same name beside it, set a trigger word, or allow_missing_captions = true."
+    problems.append(problem(pair.path, "no-caption", "error", "The picture has no caption", hint))
+    return None
+
+
+def _trained_on(pair: Pair, config: DatasetConfig) -> str:
+    if config.captions.trigger_word and not pair.regularization:
+        return "; it is trained on the trigger word alone"
+    return "; it is trained on the empty text"
+
+
+def _summary(title: str, errors: Sequence[Problem]) -> DatasetError:
+    lines = [f"{found.path}: {found.message}" for found in errors[:5]]
+    if len(errors) > 5:
+        lines.append(f"and {len(errors) - 5} more")
+    hint = errors[0].hint if len({found.code for found in errors}) == 1 else ""
+    return DatasetError(title, "\n".join(lines), f"{hint} `kiln dataset check` lists all of them.".strip())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
