@@ -136,7 +136,7 @@ class Trainer:
         kit, begin = self.kit, time.perf_counter()
         order = kit.prepared.order
         micros = order.step(turn)
-        lr = set_learning_rate(kit.optimizer, self.config, turn.step, order.total_steps)
+        lr = set_learning_rate(kit.optimizer, self.config, turn.step - 1, order.total_steps)
         total = torch.zeros((), device=kit.compute.device)
         data_s, model_s = time.perf_counter() - begin, 0.0
         for number, micro in enumerate(micros):

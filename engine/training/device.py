@@ -37,6 +37,11 @@ class Compute:
     encoder_dtype: torch.dtype
 
     @property
+    def precision(self) -> str:
+        """Mixed precision as resolved: no or bf16."""
+        return str(self.accelerator.mixed_precision)
+
+    @property
     def processes(self) -> int:
         """How many processes share each step."""
         return int(self.accelerator.num_processes)

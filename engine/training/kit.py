@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from engine.config import RunConfig
-from engine.errors import ConfigError
 from engine.events import EventLog, Log, Progress
-from engine.lora.adapter import LoraSet, inject
-from engine.lora.formats import load_lora
+from engine.lora.adapter import LoraSet, describe_linears, inject
+from engine.lora.formats import fit_state, load_lora
 from engine.lora.targets import Target, select_targets
 from engine.training.control import Control
 from engine.training.device import Compute
@@ -50,8 +49,9 @@ def build_kit(
     events.append(Progress("load transformer", 0, 1))
     transformer = family.load_transformer(config.model, compute.device, compute.dtype)
     events.append(Progress("load transformer", 1, 1))
+    transformer.train()
     transformer.gradient_checkpointing = config.training.gradient_checkpointing
-    targets = select_targets(lora_shapes(base, transformer), config.lora)
+    targets = select_targets(describe_linears(transformer, family.lora_modules(transformer)), config.lora)
     lora = inject(transformer, targets, config.lora, config.seed)
     _start_from(config, targets, lora)
     events.append(Log("info", f"LoRA on {len(targets)} modules, {lora.num_parameters:,} parameters"))
@@ -62,28 +62,8 @@ def build_kit(
     return Kit(base, compute, prepared, transformer, targets, lora, optimizer, objective, painter)
 
 
-def lora_shapes(base: Base, transformer: nn.Module) -> dict[str, tuple[str, int, int]]:
-    """Kind, input and output width of every module an adapter may sit on, by name."""
-    shapes: dict[str, tuple[str, int, int]] = {}
-    for name, kind in base.family.lora_modules(transformer).items():
-        linear = transformer.get_submodule(name)
-        shapes[name] = (kind, int(linear.in_features), int(linear.out_features))  # type: ignore[arg-type]
-    return shapes
-
-
 def _start_from(config: RunConfig, targets: list[Target], lora: LoraSet) -> None:
     source = config.lora.resume_from
-    if source is None:
-        return
-    state, found = load_lora(source)
-    wanted = {(t.name, t.rank) for t in targets}
-    given = {(t.name, t.rank) for t in found}
-    if wanted != given:
-        odd = sorted(wanted ^ given)[0]
-        raise ConfigError(
-            "lora.resume_from does not fit this run's LoRA",
-            f"{source}: {len(given)} modules against {len(wanted)}; the first that differs is {odd[0]} "
-            f"(rank {odd[1]})",
-            "Set lora.targets, rank and ranks as they were in the run that made the file.",
-        )
-    lora.load_state(state)
+    if source is not None:
+        state, found = load_lora(source)
+        lora.load_state(fit_state(state, found, targets))
