@@ -100,7 +100,7 @@ def where(position: str) -> str:
 
 
 def noun_phrase(scene: Scene) -> str:
-    """"red circle", "red and blue striped circle with eyes"."""
+    """ "red circle", "red and blue striped circle with eyes"."""
     look = scene.colour if scene.texture == "plain" else f"{scene.colour} and {scene.second} {scene.texture}"
     return f"{look} {scene.shape}{' with eyes' if scene.eyes else ''}"
 
@@ -125,7 +125,10 @@ def random_scene(rng: random.Random, *, seen_only: bool = True) -> Scene:
     """A plain scene; by default never one of the held-out combinations."""
     while True:
         scene = Scene(
-            rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(list(BACKGROUNDS)), rng.choice(list(POSITIONS))
+            rng.choice(SHAPES),
+            rng.choice(list(COLOURS)),
+            rng.choice(list(BACKGROUNDS)),
+            rng.choice(list(POSITIONS)),
         )
         if not (seen_only and held_out(scene.combination)):
             return scene
@@ -148,7 +151,12 @@ def outline(shape: str, cx: float, cy: float, radius: float) -> list[tuple[float
     """Corner points of a polygonal shape, in the unit of its arguments."""
     if shape == "square":
         half = radius * 0.82
-        return [(cx - half, cy - half), (cx + half, cy - half), (cx + half, cy + half), (cx - half, cy + half)]
+        return [
+            (cx - half, cy - half),
+            (cx + half, cy - half),
+            (cx + half, cy + half),
+            (cx - half, cy + half),
+        ]
     if shape == "triangle":
         return [(cx, cy - radius), (cx + radius, cy + 0.85 * radius), (cx - radius, cy + 0.85 * radius)]
     if shape == "cross":
@@ -157,9 +165,7 @@ def outline(shape: str, cx: float, cy: float, radius: float) -> list[tuple[float
         return [(cx + x, cy + y) for x, y in half_turn + [(-x, -y) for x, y in half_turn]]
     inner = {"star": 0.42}[shape]
     radii = [radius * 1.08, radius * 1.08 * inner] * 5
-    return [
-        (cx + r * math.sin(i * math.pi / 5), cy - r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)
-    ]
+    return [(cx + r * math.sin(i * math.pi / 5), cy - r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)]
 
 
 def draw_mask(shape: str, cx: float, cy: float, radius: float, side: int) -> Image.Image:
@@ -177,7 +183,12 @@ def draw_mask(shape: str, cx: float, cy: float, radius: float, side: int) -> Ima
 
 
 def draw_stripes(
-    side: int, first: tuple[int, int, int], second: tuple[int, int, int], width: float, across: bool, offset: float
+    side: int,
+    first: tuple[int, int, int],
+    second: tuple[int, int, int],
+    width: float,
+    across: bool,
+    offset: float,
 ) -> Image.Image:
     """A picture of two alternating colours, each stripe `width` px wide; `across` means horizontal stripes."""
     picture = Image.new("RGB", (side, side), first)

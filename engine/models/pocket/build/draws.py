@@ -1,0 +1,84 @@
+"""Random draws as pure functions of (seed, stage, step), and a stage's resumable state on disk.
+
+Nothing here depends on history: a stage that is stopped and resumed draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.models.pocket.build import constants as c
+
+WORK = Path(os.environ.get("LORAKILN_POCKET_WORK", "build/pocket"))
+
+
+def key(stage: str, step: int) -> int:
+    """A 63-bit seed for one step of one stage."""
+    digest = hashlib.sha256(f"{c.SEED} {stage} {step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator(stage: str, step: int) -> torch.Generator:
+    """A torch generator for one step of one stage."""
+    return torch.Generator().manual_seed(key(stage, step))
+
+
+def rng(stage: str, step: int) -> random.Random:
+    """A Python generator for one step of one stage."""
+    return random.Random(key(stage, step))
+
+
+def odd_word(draw: random.Random, longest: int = 7) -> str:
+    """A pronounceable word that means nothing."""
+    word = ""
+    while len(word) < draw.randint(3, longest):
+        word += draw.choice("bcdfghjklmnpqrstvwxz") + draw.choice("aeiou")
+        if draw.random() < 0.5:
+            word += draw.choice("bdfgklmnprstxz")
+    return word[:longest]
+
+
+def save(stage: str, state: dict[str, Any]) -> None:
+    """Write a stage's state so that a crash leaves the previous one."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    path = WORK / f"{stage}.pt"
+    torch.save(state, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def load(stage: str) -> dict[str, Any] | None:
+    """A stage's last state, or None."""
+    path = WORK / f"{stage}.pt"
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+class Progress:
+    """Says every so often how far a stage is, how long it took and will take; saves on the way."""
+
+    def __init__(self, stage: str, start: int, total: int, save_every_s: float = 60.0) -> None:
+        self.stage, self.start, self.total = stage, start, total
+        self.began = self.said = self.saved = time.monotonic()
+        self.save_every_s = save_every_s
+
+    def due(self, step: int, message: str) -> bool:
+        """Report step `step` (done); True when the state should be saved."""
+        now = time.monotonic()
+        if now - self.said > 15 or step == self.total:
+            self.said = now
+            pace = (now - self.began) / max(1, step - self.start)
+            left = pace * (self.total - step) / 60
+            print(f"{self.stage} {step}/{self.total} {message} {pace:.3f} s/step, {left:.0f} min left", flush=True)
+        if now - self.saved > self.save_every_s or step == self.total:
+            self.saved = now
+            return True
+        return False
