@@ -34,6 +34,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 # The package's root goes to the end of the path: needed only where the package is not installed.
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from engine.dataset.decoder_child import main; main()"
 _START_LIMIT_S = 60.0
+_READ_AHEAD = 1 << 16
 _BATCH = 64
 """Pictures asked for at once: the answers' latency is hidden, and another thread waits for at most one batch."""
 
@@ -198,6 +199,7 @@ class _Child:
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
+        self._ahead = bytearray()
         try:
             self.receive(_START_LIMIT_S)
         except _ChildLostError as lost:
@@ -231,11 +233,10 @@ class _Child:
         data = memoryview(len(body).to_bytes(4, "little") + body)
         deadline = time.monotonic() + time_limit_s
         while data:
-            self._wait(self._in, select.POLLOUT, deadline)
             try:
                 data = data[os.write(self._in, data) :]
             except BlockingIOError:
-                continue
+                self._wait(self._in, select.POLLOUT, deadline)
             except BrokenPipeError as err:
                 raise self._lost() from err
 
@@ -243,22 +244,23 @@ class _Child:
         """Read one reply: its header and raw bytes."""
         deadline = time.monotonic() + time_limit_s
         length = int.from_bytes(self._read(4, deadline), "little")
-        header: dict[str, Any] = json.loads(bytes(self._read(length, deadline)))
+        header: dict[str, Any] = json.loads(self._read(length, deadline))
         return header, self._read(header["payload"], deadline)
 
     def _read(self, count: int, deadline: float) -> bytearray:
-        data = bytearray(count)
-        view = memoryview(data)
-        while view:
-            self._wait(self._out, select.POLLIN, deadline)
+        """``count`` bytes: first those read ahead, the rest from the pipe, which is read ahead in turn."""
+        while len(self._ahead) < count:
             try:
-                got = os.readv(self._out, [view])
+                got = os.read(self._out, max(_READ_AHEAD, count - len(self._ahead)))
             except BlockingIOError:
+                self._wait(self._out, select.POLLIN, deadline)
                 continue
-            if got == 0:
+            if not got:
                 raise self._lost()
-            view = view[got:]
-        return data
+            self._ahead += got
+        taken = self._ahead[:count]
+        del self._ahead[:count]
+        return taken
 
     def _wait(self, fd: int, event: int, deadline: float) -> None:
         poll = select.poll()

@@ -34,9 +34,10 @@ _KOHYA_NAME = re.compile(r"([0-9]{1,9})_")
 class Pair:
     """A picture, its caption file if there is one, and how the folder says to use it."""
 
-    path: str
-    caption: str | None
+    path: Path
+    caption: Path | None
     name: str
+    """Place below the folder, safe to show."""
     repeats: int
     regularization: bool
 
@@ -44,6 +45,7 @@ class Pair:
 def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], problems: list[Problem]) -> list[Pair]:
     """Match every directory of ``tree``; what is wrong is appended to ``problems``."""
     endings = tuple(dict.fromkeys("." + ending.lower().lstrip(".") for ending in extensions))
+    below = len(str(folder.path)) if str(folder.path) != "." else 0
     found: list[Pair] = []
     for directory, names in tree.directories.items():
         matched = _match(directory, names, endings, problems)
@@ -52,8 +54,8 @@ def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], prob
         repeats = _repeats(directory, folder, problems)
         for name, caption in matched if repeats else []:
             path = os.path.join(directory, name)
-            shown = safe_text(os.path.relpath(path, folder.path), limit=240)
-            found.append(Pair(path, caption, shown, repeats, folder.regularization))
+            shown = safe_text(path[below:].lstrip(os.sep), limit=240)
+            found.append(Pair(Path(path), Path(caption) if caption else None, shown, repeats, folder.regularization))
     _warn_of_many_repeats(found, folder, problems)
     return found
 

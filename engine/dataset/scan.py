@@ -120,7 +120,7 @@ def collect(config: DatasetConfig, decoder: Decoder, progress: Callable[[int, in
     problems: list[Problem] = []
     pairs = _all_pairs(config, problems)
     samples: list[Sample] = []
-    outcomes = decoder.probe_many([Path(pair.path) for pair in pairs])
+    outcomes = decoder.probe_many([pair.path for pair in pairs])
     for done, (pair, outcome) in enumerate(zip(pairs, outcomes, strict=True), start=1):
         sample = _sample(pair, outcome, len(samples), config, problems)
         if sample is not None:
@@ -137,9 +137,8 @@ def _all_pairs(config: DatasetConfig, problems: list[Problem]) -> list[Pair]:
     for folder in config.folders:
         tree = walk(folder.path, folder.recursive)
         problems += tree.problems
-        pairs = sorted(
-            pairs_of(tree, folder, config.captions.extensions, problems), key=lambda pair: natural_key(pair.path)
-        )
+        pairs = pairs_of(tree, folder, config.captions.extensions, problems)
+        pairs.sort(key=lambda pair: natural_key(str(pair.path)))
         places = {pair.path: os.path.realpath(pair.path) for pair in pairs} if len(config.folders) > 1 else {}
         fresh = [pair for pair in pairs if places.get(pair.path) not in seen]
         if len(fresh) < len(pairs):
@@ -171,7 +170,7 @@ def _sample(
     if caption is None:
         return None
     return Sample(
-        index, Path(pair.path), pair.name, Path(pair.caption) if pair.caption else None, caption,
+        index, pair.path, pair.name, pair.caption, caption,
         outcome.width, outcome.height, pair.repeats, pair.regularization, outcome.format,
     )  # fmt: skip
 
@@ -186,7 +185,7 @@ def _caption(pair: Pair, config: DatasetConfig, problems: list[Problem]) -> str 
     if pair.caption is None:
         return _without_caption(pair, config, problems)
     try:
-        text = read_caption(Path(pair.caption))
+        text = read_caption(pair.caption)
     except DatasetError as err:
         problems.append(from_error(pair.caption, "caption", err))
         return None

@@ -21,7 +21,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 @dataclass
 class Tree:
-    """The files of one folder: per directory (path as given plus names below it) the names of regular files."""
+    """The files of one folder: per directory, naturally sorted, the names of its regular files, plainly sorted."""
 
     directories: dict[str, list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -62,7 +62,7 @@ def walk(root: Path, recursive: bool = True) -> Tree:
         if not _first_visit(directory, visited):
             continue
         names, folders = _list(directory, real_root, tree.problems)
-        tree.directories[directory] = sorted(names, key=natural_key)
+        tree.directories[directory] = sorted(names)
         entries += len(names) + len(folders)
         if entries > MAX_ENTRIES:
             hint = "Is this the right folder? Split it, or name its parts."
