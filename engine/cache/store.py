@@ -122,27 +122,28 @@ class Store:
 
     def stats(self) -> StoreStats:
         """Count entries and bytes."""
-        sizes = [entry.stat().st_size for entry in self._files() if entry.name.endswith(".safetensors")]
+        sizes = [stat.st_size for path, stat in self._files() if path.suffix == ".safetensors"]
         return StoreStats(len(sizes), sum(sizes))
 
     def sweep(self) -> int:
         """Remove temporary files that a kill left more than an hour ago; returns how many."""
         limit = time.time() - TEMP_MAX_AGE_S
         swept = 0
-        for entry in self._files():
-            # Another process may sweep at the same time: what is gone is swept.
-            with contextlib.suppress(FileNotFoundError):
-                if entry.name.endswith(".part") and entry.stat().st_mtime < limit:
-                    os.unlink(entry.path)
+        for path, stat in self._files():
+            if path.suffix == ".part" and stat.st_mtime < limit:
+                # Swept by another process, or a cache that is only read: neither is in anyone's way.
+                with contextlib.suppress(OSError):
+                    path.unlink()
                     swept += 1
         return swept
 
-    def _files(self) -> Iterator[os.DirEntry[str]]:
-        if not self.root.is_dir():
-            return
-        for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
-            with os.scandir(folder) as entries:
-                yield from entries
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for number in range(256):
+            folder = self.root / f"{number:02x}"
+            for name in _names(folder):
+                stat = _stat(folder / name)
+                if stat is not None:
+                    yield folder / name, stat
 
     def _read(self, key: str) -> bytes | None:
         """The bytes of an intact entry; a damaged one is removed."""
@@ -179,14 +180,34 @@ class Store:
             self._verified[key] = identity
 
     def _identity(self, key: str) -> Identity | None:
-        try:
-            return _identity(os.stat(self.path(key)))
-        except OSError:
-            return None
+        stat = _stat(self.path(key))
+        return None if stat is None else _identity(stat)
 
 
 def _identity(stat: os.stat_result) -> Identity:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """What the system says about a file; None where there is none, or none that may be seen."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder of the store, none where there is no such folder.
+
+    Raises:
+        CacheError: it may not be listed.
+    """
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as err:
+        raise _unreadable(folder, err) from err
 
 
 def _unreadable(path: Path, err: OSError) -> CacheError:

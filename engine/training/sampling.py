@@ -130,30 +130,38 @@ def draw_latents(
             if should_stop is not None and should_stop():
                 return None
             sigma = torch.full((1,), times[step], dtype=torch.float32, device=device)
-
-            def velocity(embeds: TextEmbeds, x: Tensor = x, sigma: Tensor = sigma) -> Tensor:
-                return family.velocity(transformer, x, sigma, embeds, request.guidance, masked).float()
-
-            x = x + (times[step + 1] - times[step]) * guided(velocity, text, negative_text, request.cfg)
+            v = guided_velocity(family, transformer, x, sigma, text, negative_text, request, masked)
+            x = x + (times[step + 1] - times[step]) * v
             if progress is not None:
                 progress(step + 1, request.steps)
     return x
 
 
-def guided(
-    velocity: Callable[[TextEmbeds], Tensor], text: TextEmbeds, negative_text: TextEmbeds | None, cfg: float
+def guided_velocity(
+    family: Family,
+    transformer: nn.Module,
+    x: Tensor,
+    sigma: Tensor,
+    text: TextEmbeds,
+    negative_text: TextEmbeds | None,
+    request: PictureRequest,
+    masked: bool,
 ) -> Tensor:
     """The velocity under classifier-free guidance: ``negative + (positive - negative) * cfg``; cfg 1 costs nothing.
+
+    Returns:
+        Tensor of the shape of ``x``, float32.
 
     Raises:
         ValueError: ``cfg`` is not 1 and there are no negative embeddings.
     """
-    if cfg == 1.0:
-        return velocity(text)
+    positive = family.velocity(transformer, x, sigma, text, request.guidance, masked).float()
+    if request.cfg == 1.0:
+        return positive
     if negative_text is None:
         raise ValueError("classifier-free guidance needs the negative prompt's embeddings (an empty prompt will do)")
-    negative = velocity(negative_text)
-    return negative + (velocity(text) - negative) * cfg
+    negative = family.velocity(transformer, x, sigma, negative_text, request.guidance, masked).float()
+    return negative + (positive - negative) * request.cfg
 
 
 @contextlib.contextmanager

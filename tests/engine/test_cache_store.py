@@ -233,6 +233,34 @@ def test_kills_while_writing_leave_a_whole_entry_or_none(store: Store) -> None:
         assert reader.damaged == []
 
 
+def test_a_cache_that_is_only_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(KEY, ENTRY)
+    old = store.path(KEY).parent / ".0123456789ab.part"
+    old.write_bytes(b"torn")
+    os.utime(old, (1, 1))
+
+    def read_only(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for call in ("unlink", "replace", "mkdir", "chmod", "fsync"):
+        monkeypatch.setattr(os, call, read_only)
+    reader = Store(store.root)
+    assert reader.sweep() == 0
+    assert reader.verify(KEY)
+    with pytest.raises(DiskError, match="cannot be written"):
+        reader.put(KEY, ENTRY)
+    assert reader.get(KEY) is not None
+
+
+def test_a_folder_that_may_not_be_listed_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", denied)
+    with pytest.raises(CacheError, match="cannot be read"):
+        store.stats()
+
+
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT])
 def test_a_failing_disk_harms_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
