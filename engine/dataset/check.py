@@ -91,7 +91,8 @@ def check_dataset(
         problems += _row_problems(row, t5_limit)
     buckets = _buckets(rows)
     problems += _bucket_problems(buckets, batch_size)
-    if not any(not sample.regularization for sample in samples):
+    errors = any(found.severity == "error" for found in problems)
+    if not errors and all(sample.regularization for sample in samples):
         hint = "Add a folder with pictures of what the LoRA is to learn, and a caption file beside each."
         problems.append(problem(config.folders[0].path, "nothing", "error", "Nothing to train on", hint))
     codes = _codes_by_path(problems)

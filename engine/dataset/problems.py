@@ -32,5 +32,9 @@ def problem(path: str | Path, code: str, severity: Severity, message: str, hint:
 
 
 def from_error(path: str | Path, code: str, error: DatasetError) -> Problem:
-    """A refusal as a problem of severity error."""
-    return problem(path, code, "error", f"{error.title}: {error.detail}", error.hint)
+    """A refusal as a problem of severity error; the path, which a problem has already, is taken out of its text."""
+    shown = safe_text(path)
+    detail = error.detail.removeprefix(f"{shown}: ")
+    if detail.startswith(f"{shown} "):
+        detail = "it" + detail[len(shown) :]
+    return problem(path, code, "error", f"{error.title}: {detail}", error.hint)

@@ -1,6 +1,6 @@
 """How many tokens a caption costs in each text encoder, and what does not fit.
 
-The tokenizers are passed in (:mod:`engine.models.tokenizers` finds them), so counting needs no files of its own.
+Tokenizers and model headers are read by :mod:`engine.models`, imported only where a count is asked for.
 """
 
 from __future__ import annotations
@@ -9,8 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.config import ModelConfig
+
 CLIP_LIMIT = 77
 """Tokens CLIP-L reads, begin and end included; it gives FLUX.1 one pooled vector, so an overflow is mild."""
+
+_T5_LIMITS = {"schnell": 256}
+_T5_LIMIT = 512
 
 
 class Tokenizer(Protocol):
@@ -32,3 +37,26 @@ def count_tokens(texts: Sequence[str], clip: Tokenizer, t5: Tokenizer) -> list[T
     """Count each text; equal texts are counted once."""
     counts = {text: TokenCount(clip.count(text), t5.count(text)) for text in dict.fromkeys(texts)}
     return [counts[text] for text in texts]
+
+
+def load_tokenizers(config: ModelConfig, download: bool = False) -> tuple[Tokenizer, Tokenizer]:
+    """CLIP's and T5's tokenizer for a run's model files.
+
+    Raises:
+        ModelFileError: one is not found; the hint says which files to put where.
+    """
+    from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
+
+    clip = load_clip_tokenizer(config.clip_l, config.clip_tokenizer, download)
+    return clip, load_t5_tokenizer(config.t5, config.t5_tokenizer, download)
+
+
+def t5_limit(config: ModelConfig) -> int:
+    """Tokens T5 reads for the model: what the settings say, else 256 for schnell and 512 for dev.
+
+    Raises:
+        ModelFileError: the transformer's header cannot be read.
+    """
+    from engine.models.detect import detect
+
+    return config.t5_length or _T5_LIMITS.get(detect(config.transformer).variant, _T5_LIMIT)

@@ -1,0 +1,160 @@
+"""`kiln dataset check DIR...`: every picture with caption, repeats, bucket and crop, and every problem found.
+
+Nothing is changed. Exit code 0: it can be trained on as it is (there may be warnings); 1: there are errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+from engine.config import DatasetConfig, FolderConfig, RunConfig
+from engine.config_file import load_config
+from engine.dataset.check import check_dataset
+from engine.dataset.tokens import load_tokenizers, t5_limit
+from engine.errors import ConfigError, ModelFileError
+from engine.text import safe_text
+from tui.exit_codes import FAILED, FINISHED
+
+Report = dict[str, Any]
+
+_NAME_WIDTH = 40
+_CAPTION_WIDTH = 30
+_MARKS = {"error": "error  ", "warning": "warning"}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `kiln dataset` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "dataset", help="check a folder of pictures and captions", description=__doc__
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="list pictures and problems; changes nothing", description=__doc__)
+    check.add_argument(
+        "folders", nargs="*", type=Path, metavar="DIR", help="folders of pictures; default: RUN.toml's"
+    )
+    check.add_argument("--json", action="store_true", help="the whole report as JSON on stdout, nothing else")
+    check.add_argument("--resolution", type=_resolution, metavar="N", help="default: RUN.toml's, else 1024")
+    check.add_argument(
+        "--config", type=Path, metavar="RUN.toml", help="take the dataset's settings from a run's file"
+    )
+    check.add_argument("--quick", action="store_true", help="read headers only; truncated pictures are not found")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and print.
+
+    Raises:
+        ConfigError: no folder is named, or the settings cannot be used.
+    """
+    base = load_config(args.config) if args.config else None
+    config = _settings(args, base)
+    report = check_dataset(config, decode=not args.quick, progress=_progress(), **_run_options(base))
+    if args.json:
+        _print_json(report)
+    else:
+        for line in text_lines(report, shutil.get_terminal_size((120, 24)).columns):
+            print(line)
+    return FAILED if report["summary"]["errors"] else FINISHED
+
+
+def _resolution(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 64 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!a} is no number of pixels from 64 to 4096")
+    return int(text)
+
+
+def _settings(args: argparse.Namespace, base: RunConfig | None) -> DatasetConfig:
+    folders = tuple(FolderConfig(path=path) for path in args.folders)
+    if base is None and not folders:
+        raise ConfigError(
+            "No folder to check", "neither a folder nor --config was given", "Try: kiln dataset check DIR"
+        )
+    if base is None:
+        return DatasetConfig(folders=folders, resolution=args.resolution or 1024)
+    changes: dict[str, Any] = {"folders": folders} if folders else {}
+    if args.resolution:
+        changes["resolution"] = args.resolution
+    return base.dataset.model_copy(update=changes)
+
+
+def _run_options(base: RunConfig | None) -> dict[str, Any]:
+    """What only a run's file tells: seed, batch size, and tokenizers where they are at hand."""
+    if base is None:
+        return {}
+    options: dict[str, Any] = {"seed": base.seed, "batch_size": base.training.batch_size}
+    try:
+        options |= {"tokenizers": load_tokenizers(base.model), "t5_limit": t5_limit(base.model)}
+    except ModelFileError as err:
+        print(f"tokens are not counted: {safe_text(err.title)}", file=sys.stderr)
+    return options
+
+
+def _progress() -> Any:
+    """A counter on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        if done % 50 == 0 or done == total:
+            end = "\r\x1b[K" if done == total else ""
+            print(f"\rlooking at pictures {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _print_json(report: Report) -> None:
+    # ASCII: control characters and names that are not UTF-8 arrive as \\u escapes, exactly and harmlessly.
+    for line in json.dumps(report, indent=1, ensure_ascii=True).splitlines():
+        print(safe_text(line, limit=10**9))
+
+
+def text_lines(report: Report, width: int) -> Iterator[str]:
+    """The report for people: a table, the buckets, the problems (errors first) and one line that sums up."""
+    if report["images"]:
+        yield from _table(report["images"], width)
+        yield ""
+        shown = (
+            f"{w}x{h}: {b['images']} ({b['per_epoch']} an epoch)" for b in report["buckets"] for w, h in [b["bucket"]]
+        )
+        yield "Buckets: " + ", ".join(shown)
+        yield ""
+    for found in sorted(report["problems"], key=lambda found: found["severity"]):
+        yield f"{_MARKS[found['severity']]}  {safe_text(found['path'])}"
+        yield f"         {safe_text(found['message'])}"
+        if found["hint"]:
+            yield f"         {safe_text(found['hint'])}"
+    if report["problems"]:
+        yield ""
+    yield _verdict(report["summary"])
+
+
+def _table(images: list[Report], width: int) -> Iterator[str]:
+    name_width = min(_NAME_WIDTH, max(7, *(cell_len(image["name"]) for image in images)))
+    head = f"{'picture':{name_width}}  {'repeats':>7}  {'size':>11}  {'bucket':>9}  {'crop at':>9}  "
+    room = max(_CAPTION_WIDTH, width - len(head))
+    yield head + "caption"
+    for image in images:
+        size = "{width}x{height}".format(**image)
+        bucket = "{}x{}".format(*image["bucket"])
+        crop = "{},{}".format(*image["crop"])
+        name = set_cell_size(safe_text(image["name"]), name_width)
+        columns = f"{name}  {image['repeats']:>7}  {size:>11}  {bucket:>9}  {crop:>9}  "
+        yield columns + _cut(" ".join(safe_text(image["caption"], limit=room * 4, newlines=True).split()), room)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+
+
+def _verdict(summary: Report) -> str:
+    counts = f"{summary['images']} pictures, {summary['per_epoch']} an epoch, in {summary['buckets']} buckets"
+    found = f"{summary['errors']} errors, {summary['warnings']} warnings"
+    return f"{counts}; {found}"
