@@ -1,0 +1,108 @@
+"""`kiln runs`: list the runs of a folder; `kiln runs show NAME`, `kiln runs compare A B`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine.errors import RunError
+from engine.text import safe_text
+from tui.exit_codes import FINISHED
+from tui.headless import can_unicode
+from tui.report import loss_plot, report
+from tui.run_list import RunSummary, find_run, list_runs, read_view, summary
+from tui.units import duration
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `kiln runs` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "runs",
+        help="list, show and compare runs",
+        description=__doc__,
+        usage="kiln runs [DIR] [--json] | kiln runs show NAME | kiln runs compare NAME NAME ...",
+    )
+    parser.add_argument("words", nargs="*", metavar="DIR | show NAME | compare NAME NAME")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where the runs are (%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, show or compare.
+
+    Raises:
+        RunError: no such folder or run.
+    """
+    words: list[str] = args.words
+    if words[:1] == ["show"] and len(words) == 2:
+        return _show(find_run(args.runs_dir, words[1]), args.json)
+    if words[:1] == ["compare"] and len(words) > 2:
+        return _compare([find_run(args.runs_dir, name) for name in words[1:]], args.json)
+    if len(words) > 1 or words in (["show"], ["compare"]):
+        raise RunError(
+            "Which runs?", f"kiln runs {safe_text(' '.join(words))}", "kiln runs show NAME, or kiln runs compare A B"
+        )
+    found = list_runs(Path(words[0]) if words else args.runs_dir)
+    if args.json:
+        print(json.dumps([item.to_dict() for item in found], indent=2))
+    else:
+        print(table(found) if found else "No runs yet: `kiln demo` makes one.")
+    return FINISHED
+
+
+def table(found: list[RunSummary]) -> str:
+    """The runs as aligned columns."""
+    rows: list[tuple[str, ...]] = [("NAME", "STATE", "EPOCH", "STEP", "LOSS", "TIME", "LORA FILES")]
+    rows += [_row(item) for item in found]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(item: RunSummary) -> tuple[str, ...]:
+    loras = [Path(path).name for path in item.loras]
+    files = safe_text(loras[-1], 60) + (f" and {len(loras) - 1} more" if len(loras) > 1 else "") if loras else "-"
+    return (
+        safe_text(item.name, 40),
+        item.state,
+        f"{item.epoch}/{item.epochs}",
+        f"{item.step}/{item.steps}",
+        "-" if item.loss is None else f"{item.loss:.4f}",
+        duration(item.elapsed_s),
+        files,
+    )
+
+
+def _show(folder: Path, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(summary(folder).to_dict(), indent=2))
+        return FINISHED
+    view = read_view(folder)
+    view.state = summary(folder).state
+    print(report(view, unicode=can_unicode(sys.stdout)))
+    if view.failure is not None:
+        print(f"It failed: {safe_text(view.failure.title)}. {safe_text(view.failure.detail, newlines=True)}")
+    return FINISHED
+
+
+def _compare(folders: list[Path], as_json: bool) -> int:
+    sums = [summary(folder) for folder in folders]
+    if as_json:
+        print(json.dumps([item.to_dict() for item in sums], indent=2))
+        return FINISHED
+    courses = {}
+    for folder in folders:
+        losses = [value for value in read_view(folder).courses.smoothed[0].course if math.isfinite(value)]
+        if losses:
+            courses[safe_text(folder.name, 40)] = losses
+    print(table(sums))
+    if courses:
+        print("\n" + loss_plot(courses, height=18, unicode=can_unicode(sys.stdout)))
+    return FINISHED

@@ -1,0 +1,115 @@
+"""`kiln sample RUN.toml|RUN_DIR`: draw pictures with a configuration's model, and with a LoRA on it.
+
+Given a run's folder, its last LoRA is used unless `--lora` names another file; given a configuration file, only what
+`--lora` names. Without `--prompt` the configuration's sample prompts are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from engine.config import PromptConfig, RunConfig
+from engine.config_file import load_config
+from engine.errors import ConfigError, RunError
+from engine.files import RunFolder
+from engine.text import safe_text
+from tui.job import run_job
+from tui.run_list import read_view
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `kiln sample` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "sample", help="draw pictures with a model and a LoRA", description=__doc__
+    )
+    parser.add_argument("source", type=Path, metavar="RUN.toml|RUN_DIR")
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA file; `none` draws with the base model")
+    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
+    parser.add_argument("--negative", default="", metavar="TEXT")
+    parser.add_argument("--seed", type=_whole(0), default=0)
+    parser.add_argument("--size", type=_size, metavar="WxH", help="in pixels, for example 1024x768")
+    parser.add_argument("--steps", type=_whole(1, 1000))
+    parser.add_argument("--guidance", type=_guidance)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--json", action="store_true", help="write events to stdout as JSON lines, nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw.
+
+    Raises:
+        EngineError: nothing to draw, or a file cannot be loaded or written.
+    """
+    is_run = args.source.is_dir()
+    config = load_config(RunFolder(args.source).config if is_run else args.source)
+    prompts = _prompts(args, config)
+    lora = _lora(args, is_run)
+    out = args.out or (RunFolder(args.source).samples / "by-hand" if is_run else Path("samples"))
+    from engine.jobs import sample_pictures
+
+    def job(events: Any, should_stop: Any) -> bool:
+        return len(sample_pictures(config, lora, prompts, out, events, should_stop)) == len(prompts)
+
+    return run_job(job, args.json)
+
+
+def _prompts(args: argparse.Namespace, config: RunConfig) -> tuple[PromptConfig, ...]:
+    if not args.prompt and not config.sampling.prompts:
+        raise ConfigError("Nothing to draw", "no --prompt is given and [sampling] has none", 'Add --prompt "..."')
+    width, height = args.size or (None, None)
+    given = {
+        "width": width,
+        "height": height,
+        "steps": args.steps,
+        "guidance": args.guidance,
+    }
+    if args.prompt:
+        return tuple(
+            PromptConfig(prompt=text, negative=args.negative, seed=args.seed, **given) for text in args.prompt
+        )
+    changes = {key: value for key, value in given.items() if value is not None}
+    return tuple(prompt.model_copy(update=changes) for prompt in config.sampling.prompts)
+
+
+def _lora(args: argparse.Namespace, is_run: bool) -> Path | None:
+    """The LoRA to draw with: as named, else the run's last one, else none."""
+    if args.lora is not None:
+        return None if str(args.lora) == "none" else args.lora
+    if not is_run:
+        return None
+    saved = [Path(item.path).name for item in read_view(args.source).checkpoints]
+    for name in reversed(saved):
+        if (args.source / name).is_file():
+            return Path(args.source / name)
+    raise RunError(
+        "The run has no LoRA yet",
+        f"{safe_text(args.source)} holds no file that its events name",
+        "Name one with --lora FILE, or draw with the base model: --lora none.",
+    )
+
+
+def _whole(least: int, most: int = 10**9) -> Any:
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not in {least} to {most}")
+        return value
+
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{2,4})[xX](\d{2,4})", text)
+    if match is None or not all(16 <= int(side) <= 4096 for side in match.groups()):
+        raise argparse.ArgumentTypeError("give WIDTHxHEIGHT, each 16 to 4096, for example 1024x768")
+    return int(match[1]), int(match[2])
+
+
+def _guidance(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError("give a number from 0 to 1000")
+    return value

@@ -1,0 +1,109 @@
+"""A run without a screen: a progress bar on stderr, or event lines on stdout, and signals that save and stop.
+
+Takes a run that was not started, gives an exit code. The run is watched the way the screen watches it: events are
+polled and folded into a :class:`tui.view.RunView`; nothing here is ever waited for by the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from engine.commands import StopNow
+from engine.events import Entry
+from tui.bridge import RunLike, view_of
+from tui.error_text import error_text
+from tui.exit_codes import exit_code
+from tui.progress import Progress
+from tui.report import report
+from tui.signals import StopSignals, exit_code_of
+from tui.view import RunView, fold
+
+POLL_S = 0.2
+
+
+def run_headless(run: RunLike, json_lines: bool = False) -> int:
+    """Start ``run``, show it until it ends, and return the exit code.
+
+    Args:
+        run: not started yet.
+        json_lines: write every event as a JSON line to stdout, and nothing else there.
+    """
+    progress = Progress(sys.stderr, quiet=json_lines and not sys.stderr.isatty())
+    view = view_of(run.folder.events) if run.folder is not None and run.folder.events.exists() else RunView()
+
+    def on_signal(signum: int) -> None:
+        if signals.count > 1:
+            progress.close()
+            os._exit(exit_code_of(signum))  # asked twice: at once, whatever is lost
+        run.submit(StopNow())
+
+    signals = StopSignals(on_signal)
+    with signals, event_lines(json_lines) as emit:
+        run.start()
+        ended = False
+        while not ended:
+            ended = run.join(POLL_S)
+            _show(run.events.since(view.seq), view, progress, emit)
+            progress.update(view)
+        progress.close()
+    if view.failure is not None:
+        print(error_text(view.failure), file=sys.stderr)
+    elif not json_lines:
+        print(report(view, unicode=can_unicode(sys.stdout)))
+    return exit_code(view.state, signals.exit_code)
+
+
+def _show(entries: list[Entry], view: RunView, progress: Progress, emit: Callable[[Entry], None] | None) -> None:
+    for entry in entries:
+        before = view.log[-1] if view.log else None
+        fold(view, entry)
+        if emit is not None:
+            emit(entry)
+        if view.log and view.log[-1] is not before:
+            progress.line(view.log[-1])
+
+
+@contextlib.contextmanager
+def event_lines(wanted: bool) -> Iterator[Callable[[Entry], None] | None]:
+    """Yield what writes an event line to stdout; meanwhile all else that is printed goes to stderr.
+
+    Libraries print banners and warnings to stdout, from C code too, so the descriptor itself is turned aside.
+    Without ``wanted`` nothing changes and None is yielded.
+    """
+    if not wanted:
+        yield None
+        return
+    sys.stdout.flush()
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield _Writer(out)
+    finally:
+        os.dup2(out, 1)
+        os.close(out)
+
+
+class _Writer:
+    """Writes event lines to a descriptor until its reader is gone; the run goes on, its events are in its folder."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._has_reader = True
+
+    def __call__(self, entry: Entry) -> None:
+        data = entry.to_json().encode() + b"\n"
+        try:
+            while self._has_reader and data:
+                data = data[os.write(self._descriptor, data) :]
+        except BrokenPipeError:
+            self._has_reader = False
+
+
+def can_unicode(stream: TextIO) -> bool:
+    """Whether ``stream`` can show block and braille characters."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
