@@ -28,6 +28,7 @@ from engine.lora.layouts import (
     from_diffusers,
     from_kohya,
     place_of,
+    place_order,
     to_diffusers,
     to_kohya,
 )
@@ -141,7 +142,7 @@ def load_lora(path: Path) -> tuple[dict[str, Tensor], list[Target]]:
             pairs[base] = _factors(header, file, base, names, alphas.get(base))
     modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
     state, targets = {}, []
-    for module, factors in modules.items():
+    for module, factors in sorted(modules.items(), key=lambda item: place_order(item[0])):
         state[f"{module}.lora_down.weight"] = factors.down
         state[f"{module}.lora_up.weight"] = factors.up
         kind = place_of(module).kind

@@ -101,6 +101,12 @@ def place_of(module: str) -> Place:
     return place
 
 
+def place_order(module: str) -> tuple[str, int, int]:
+    """A key that sorts modules as they stand in the transformer: double blocks first, by number."""
+    blocks, index, rest = module.split(".", 2)
+    return blocks, int(index), list(PLACES[blocks]).index(rest)
+
+
 def kohya_name(module: str) -> str:
     """kohya's name of our ``module``, without the matrix."""
     return KOHYA_PREFIX + module.replace(".", "_")

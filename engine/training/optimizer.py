@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -119,7 +122,8 @@ def _lion(groups: Groups, config: OptimizerConfig) -> Optimizer:
 
 def _bitsandbytes(name: str) -> Callable[[Groups, OptimizerConfig], Optimizer]:
     def build(groups: Groups, config: OptimizerConfig) -> Optimizer:
-        kind = getattr(_library("bitsandbytes", config.name).optim, name)
+        with _quiet_bitsandbytes():
+            kind = getattr(_library("bitsandbytes", config.name).optim, name)
         given: dict[str, Any] = {"betas": _betas(config), "weight_decay": config.weight_decay}
         if "Adam" in name:
             given["eps"] = config.eps
@@ -198,6 +202,27 @@ def _library(module: str, name: str) -> ModuleType:
             f"{module} cannot be imported: {err}",
             f'Run pip install {module}, or set optimizer.name = "adamw".',
         ) from err
+
+
+@contextlib.contextmanager
+def _quiet_bitsandbytes() -> Iterator[None]:
+    """Import bitsandbytes without what it would do and say besides.
+
+    On some CPUs it fetches native code from the Hub if the package ``kernels`` is there, and complains if it is not;
+    and it warns that paging does nothing without a GPU. All that goes to a terminal which is not its own.
+    """
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    absent = object()
+    before = sys.modules.get("kernels", absent)
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is absent:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = before  # type: ignore[assignment]
 
 
 def set_mode(optimizer: Optimizer, training: bool) -> None:
