@@ -1,0 +1,375 @@
+"""The seam between model families and everything that trains, caches or samples.
+
+The trainer asks a :class:`Family` for its parts, its velocity and its modules, and never looks behind it. FLUX.1
+is the only one; another family is another class here (and its model files beside), nothing else.
+
+Shapes: B samples, h x w latents, T text tokens, C their width, P the pooled width.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import ModelConfig
+from engine.errors import ModelFileError
+from engine.models.autoencoder import Autoencoder, autoencoder_fingerprint, load_autoencoder
+from engine.models.detect import ModelInfo, expect
+from engine.models.flux import FluxTransformer, image_ids, pack_latents, text_ids, unpack_latents
+from engine.models.flux_file import load_flux
+from engine.models.text_encoders import ClipTextEncoder, T5Encoder, encoder_fingerprint, load_clip, load_t5
+from engine.models.tokenizers import ClipTokenizer, T5Tokenizer, load_clip_tokenizer, load_t5_tokenizer
+from engine.text import safe_text
+
+
+@dataclass(frozen=True)
+class TextEmbeds:
+    """Encoded captions: ``pooled`` (B, P), ``states`` (B, T, C), ``mask`` (B, T) bool, True on real tokens."""
+
+    pooled: Tensor
+    states: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> TextEmbeds:
+        """The same on another device."""
+        return TextEmbeds(self.pooled.to(device), self.states.to(device), self.mask.to(device))
+
+
+class TextEncoder(Protocol):
+    """Captions to what the transformer is conditioned on."""
+
+    fingerprint: str
+
+    def encode(self, captions: list[str]) -> TextEmbeds:
+        """Encode captions; each one's result does not depend on the others in the list."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights; the encoder cannot be used afterwards."""
+        ...
+
+
+class Family(Protocol):
+    """What a model family must offer."""
+
+    name: str
+    base_model_version: str
+    """``ss_base_model_version`` of LoRA files."""
+    latent_channels: int
+    downscale: int
+    patch: int
+
+    def architecture(self, variant: str) -> str:
+        """``modelspec.architecture`` of LoRA files, without ``/lora``."""
+        ...
+
+    def sampling_shift(self, variant: str) -> bool:
+        """Whether sampling shifts its schedule with resolution."""
+        ...
+
+    def text_length(self, variant: str, config: ModelConfig) -> int:
+        """Tokens the text is padded to."""
+        ...
+
+    def uses_guidance(self, transformer: nn.Module) -> bool:
+        """Whether the transformer embeds a guidance value."""
+        ...
+
+    def load_transformer(self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+        """Load the transformer, frozen."""
+        ...
+
+    def load_autoencoder(self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> Autoencoder:
+        """Load the autoencoder, frozen."""
+        ...
+
+    def load_text_encoder(self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
+        """Load the text encoders with their tokenizers, frozen."""
+        ...
+
+    def autoencoder_fingerprint(self, config: ModelConfig, dtype: torch.dtype) -> str:
+        """The loaded autoencoder's fingerprint, without loading it."""
+        ...
+
+    def text_fingerprint(self, config: ModelConfig, dtype: torch.dtype) -> str:
+        """The loaded text encoder's fingerprint, without loading it."""
+        ...
+
+    def velocity(
+        self, transformer: nn.Module, latents: Tensor, sigmas: Tensor, text: TextEmbeds, guidance: float, masked: bool
+    ) -> Tensor:
+        """Predict the velocity (B, channels, h, w), float32, of noisy latents at ``sigmas`` (B,)."""
+        ...
+
+    def lora_modules(self, transformer: nn.Module) -> dict[str, str]:
+        """Names of all linears an adapter may sit on, with their kinds (see ``config.LORA_KINDS``)."""
+        ...
+
+
+class FluxTextEncoder:
+    """CLIP-L and T5 with their tokenizers: captions to pooled state, token states and mask."""
+
+    def __init__(
+        self,
+        clip: ClipTextEncoder,
+        t5: T5Encoder,
+        clip_tokenizer: ClipTokenizer,
+        t5_tokenizer: T5Tokenizer,
+        length: int,
+        masked: bool,
+        fingerprint: str,
+    ) -> None:
+        self._models: tuple[ClipTextEncoder, T5Encoder] | None = (clip, t5)
+        self._clip_tokenizer, self._t5_tokenizer = clip_tokenizer, t5_tokenizer
+        self._length, self._masked = length, masked
+        self.fingerprint = fingerprint
+
+    def encode(self, captions: list[str]) -> TextEmbeds:
+        """Encode captions one by one: kernels may round differently for other batch sizes, and a cached
+        embedding must not depend on which captions it was encoded with.
+
+        Raises:
+            ValueError: no captions, or the encoder was closed.
+        """
+        if self._models is None or not captions:
+            raise ValueError("nothing to encode" if self._models else "the text encoder was closed")
+        clip, t5 = self._models
+        pooled, states, masks = [], [], []
+        for caption in captions:
+            clip_ids, _ = self._clip_tokenizer.encode([caption], clip.sizes.positions)
+            t5_ids, t5_mask = self._t5_tokenizer.encode([caption], self._length)
+            mask = torch.tensor(t5_mask)
+            pooled.append(clip.encode_ids(torch.tensor(clip_ids)))
+            states.append(t5.encode_ids(torch.tensor(t5_ids), mask if self._masked else None))
+            masks.append(mask)
+        found = torch.cat(states)
+        return TextEmbeds(torch.cat(pooled), found, torch.cat(masks).to(found.device))
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._models = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+_KIND_OF = (
+    (re.compile(r"double_blocks\.\d+\.(img|txt)_(attn)\.(?:qkv|proj)"), r"\1_\2"),
+    (re.compile(r"double_blocks\.\d+\.(img|txt)_(mlp)\.(?:0|2)"), r"\1_\2"),
+    (re.compile(r"double_blocks\.\d+\.(img|txt)_(mod)\.lin"), r"\1_\2"),
+    (re.compile(r"single_blocks\.\d+\.linear[12]"), "single"),
+    (re.compile(r"single_blocks\.\d+\.modulation\.lin"), "single_mod"),
+)
+
+
+class Flux1:
+    """FLUX.1: dev with guidance and a shifted schedule, schnell with neither."""
+
+    name = "flux1"
+    base_model_version = "flux1"
+    latent_channels, downscale, patch = 16, 8, 2
+
+    def architecture(self, variant: str) -> str:
+        """``flux-1-dev`` or ``flux-1-schnell``."""
+        return "flux-1-schnell" if variant.startswith("schnell") else "flux-1-dev"
+
+    def sampling_shift(self, variant: str) -> bool:
+        """dev's schedule is shifted with the number of tokens, schnell's is not."""
+        return not variant.startswith("schnell")
+
+    def text_length(self, variant: str, config: ModelConfig) -> int:
+        """The setting, else 512 for dev and 256 for schnell, as they were trained."""
+        return config.t5_length or (256 if variant.startswith("schnell") else 512)
+
+    def uses_guidance(self, transformer: nn.Module) -> bool:
+        """True for dev."""
+        return cast(FluxTransformer, transformer).guidance_in is not None
+
+    def load_transformer(
+        self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype
+    ) -> FluxTransformer:
+        """Load the transformer, frozen.
+
+        Raises:
+            ModelFileError: not a complete text-to-image FLUX.1 transformer, or damaged.
+        """
+        self._check_channels(expect(config.transformer, "transformer"))
+        return load_flux(config.transformer, device, dtype)
+
+    def _check_channels(self, info: ModelInfo) -> None:
+        wanted = self.latent_channels * self.patch**2
+        if info.params.get("in_channels") != wanted:
+            raise ModelFileError(
+                "This variant cannot be trained",
+                f"{safe_text(info.path, 400)} is FLUX.1 {info.variant} with {info.params.get('in_channels')} input "
+                f"channels; text to image has {wanted}",
+                "Give flux1-dev.safetensors or flux1-schnell.safetensors.",
+            )
+
+    def load_autoencoder(self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> Autoencoder:
+        """Load the autoencoder, frozen.
+
+        Raises:
+            ModelFileError: not a complete FLUX.1 autoencoder with 16 latent channels, or damaged.
+        """
+        loaded = load_autoencoder(config.autoencoder, device, dtype)
+        if loaded.sizes.z_channels != self.latent_channels or loaded.downscale != self.downscale:
+            raise ModelFileError(
+                "The autoencoder does not fit FLUX.1",
+                f"{safe_text(config.autoencoder, 400)} has {loaded.sizes.z_channels} channels at 1/{loaded.downscale}"
+                f" of the size; FLUX.1 works on {self.latent_channels} at 1/{self.downscale}",
+                "Give FLUX.1's own ae.safetensors.",
+            )
+        return loaded
+
+    def autoencoder_fingerprint(self, config: ModelConfig, dtype: torch.dtype) -> str:
+        """The loaded autoencoder's fingerprint, without loading it."""
+        return autoencoder_fingerprint(config.autoencoder, dtype)
+
+    def load_text_encoder(
+        self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype
+    ) -> FluxTextEncoder:
+        """Load CLIP-L, T5 and their tokenizers, frozen.
+
+        Raises:
+            ModelFileError: a file is of another kind, incomplete or damaged, a tokenizer is not found, or a part
+                does not fit another.
+        """
+        info = expect(config.transformer, "transformer")
+        clip_tokenizer, t5_tokenizer = _tokenizers(config)
+        clip, t5 = load_clip(config.clip_l, device, dtype), load_t5(config.t5, device, dtype)
+        _check_text(config, info, clip, t5, clip_tokenizer, t5_tokenizer)
+        return FluxTextEncoder(
+            clip,
+            t5,
+            clip_tokenizer,
+            t5_tokenizer,
+            length=self.text_length(info.variant, config),
+            masked=config.t5_mask,
+            fingerprint=self.text_fingerprint(config, dtype),
+        )
+
+    def text_fingerprint(self, config: ModelConfig, dtype: torch.dtype) -> str:
+        """The loaded text encoder's fingerprint: both files, both tokenizers, precision, length, mask."""
+        info = expect(config.transformer, "transformer")
+        clip_tokenizer, t5_tokenizer = _tokenizers(config)
+        parts = (
+            encoder_fingerprint(config.clip_l, dtype),
+            encoder_fingerprint(config.t5, dtype),
+            clip_tokenizer.fingerprint,
+            t5_tokenizer.fingerprint,
+            str(self.text_length(info.variant, config)),
+            "masked" if config.t5_mask else "unmasked",
+        )
+        return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+    def velocity(
+        self, transformer: nn.Module, latents: Tensor, sigmas: Tensor, text: TextEmbeds, guidance: float, masked: bool
+    ) -> Tensor:
+        """Predict the velocity (noise minus data) of noisy latents.
+
+        Args:
+            transformer: a FLUX transformer, with or without an adapter.
+            latents: (B, 16, h, w), h and w even.
+            sigmas: (B,), float32, in [0, 1].
+            text: embeddings of B captions.
+            guidance: embedded guidance, ignored by schnell.
+            masked: attend to real text tokens only.
+
+        Returns:
+            Tensor (B, 16, h, w), float32.
+        """
+        batch, _, height, width = latents.shape
+        device = latents.device
+        tokens = cast(FluxTransformer, transformer)(
+            pack_latents(latents),
+            image_ids(batch, height, width, device),
+            text.states,
+            text_ids(batch, text.states.shape[1], device),
+            sigmas.float(),
+            text.pooled,
+            torch.full((batch,), float(guidance), dtype=torch.float32, device=device),
+            text.mask if masked else None,
+        )
+        return unpack_latents(tokens.float(), height, width)
+
+    def lora_modules(self, transformer: nn.Module) -> dict[str, str]:
+        """The linears of all blocks with their kinds: 304 at full size, in the file's order."""
+        kinds: dict[str, str] = {}
+        for name, _ in transformer.named_modules():
+            for pattern, kind in _KIND_OF:
+                match = pattern.fullmatch(name)
+                if match:
+                    kinds[name] = match.expand(kind)
+        return kinds
+
+
+FLUX1 = Flux1()
+
+
+def family_of(info: ModelInfo) -> Family:
+    """The family of a recognised model.
+
+    Raises:
+        ModelFileError: a family that cannot be trained.
+    """
+    if info.family == FLUX1.name:
+        return FLUX1
+    raise ModelFileError(
+        "This family cannot be trained yet",
+        f"{safe_text(info.path, 400)} is {info.family or 'of an unknown family'}; FLUX.1 is the one that is known",
+        "Give flux1-dev.safetensors or flux1-schnell.safetensors.",
+    )
+
+
+def resolve_dtype(setting: str, info: ModelInfo, device: torch.device | str) -> torch.dtype:
+    """The precision of the frozen base: the setting, or for ``auto`` the file's 16-bit type on a GPU (bfloat16 for
+    any other file) and float32 on a CPU.
+    """
+    if setting != "auto":
+        return cast(torch.dtype, getattr(torch, setting))
+    if torch.device(device).type == "cpu":
+        return torch.float32
+    return torch.float16 if info.dtype == "fp16" else torch.bfloat16
+
+
+def _tokenizers(config: ModelConfig) -> tuple[ClipTokenizer, T5Tokenizer]:
+    download = config.download_tokenizers
+    return (
+        load_clip_tokenizer(config.clip_l, config.clip_tokenizer, download),
+        load_t5_tokenizer(config.t5, config.t5_tokenizer, download),
+    )
+
+
+def _check_text(
+    config: ModelConfig,
+    info: ModelInfo,
+    clip: ClipTextEncoder,
+    t5: T5Encoder,
+    clip_tokenizer: ClipTokenizer,
+    t5_tokenizer: T5Tokenizer,
+) -> None:
+    """Files that are each in order and do not belong together train on noise, or fail deep inside a kernel."""
+
+    def refuse(path: Path, detail: str) -> None:
+        raise ModelFileError(
+            "The model's parts do not fit together",
+            f"{safe_text(path, 400)}: {detail}",
+            "Take the text encoders and tokenizers that were published with the transformer.",
+        )
+
+    if clip_tokenizer.vocab_size != clip.sizes.vocab_size:
+        refuse(config.clip_l, f"{clip.sizes.vocab_size} tokens, its tokenizer has {clip_tokenizer.vocab_size}")
+    if t5_tokenizer.vocab_size > t5.sizes.vocab_size:
+        refuse(config.t5, f"{t5.sizes.vocab_size} tokens, its tokenizer has {t5_tokenizer.vocab_size}")
+    if clip.sizes.hidden_size != info.params["vec_in_dim"]:
+        refuse(config.clip_l, f"states are {clip.sizes.hidden_size} wide, expected {info.params['vec_in_dim']}")
+    if t5.sizes.d_model != info.params["context_in_dim"]:
+        refuse(config.t5, f"states are {t5.sizes.d_model} wide, expected {info.params['context_in_dim']}")
