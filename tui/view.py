@@ -48,6 +48,9 @@ LONGEST_SILENCE_S = 60.0
 LIVE_STATES = frozenset(
     {"new", "preparing", "caching", "loading", "training", "paused", "released", "sampling", "saving"}
 )
+BUSY_STATES = frozenset({"training", "sampling", "saving", "finished", "stopped", "failed"})
+"""States that come and go with every epoch, or that another line tells of: not worth a log line of their own."""
+
 HELD_STATES = frozenset({"paused", "released"})
 
 
@@ -169,6 +172,9 @@ class RunView:
     memory: MemorySampled | None = None
     memory_course: deque[MemoryPoint] = field(default_factory=lambda: deque(maxlen=MEMORY_POINTS))
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+
+    log_total: int = 0
+    """Lines ever logged; more than ``log`` keeps."""
 
     stop_epoch: int = 0
     failure: RunFailed | None = None
@@ -315,7 +321,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
     if isinstance(event, StateChanged):
         view.state, view.state_reason = event.state, event.reason
         view.stage = ""
-        _log(view, at, "info", f"{event.state}: {event.reason}" if event.reason else event.state)
+        if event.reason or event.state not in BUSY_STATES:
+            _log(view, at, "info", f"{event.state}: {event.reason}" if event.reason else event.state)
     elif isinstance(event, CheckpointSaved):
         view.checkpoints.append(event)
         _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
@@ -338,4 +345,5 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
 
 
 def _log(view: RunView, at: float, level: str, text: str) -> None:
+    view.log_total += 1
     view.log.append(LogLine(at, level, safe_text(text, limit=1000)))

@@ -1,0 +1,234 @@
+"""The run screen: loss and figures at the left, samples at the right, the log below; one pane at a time when small.
+
+The screen polls its bridge four times a second and hands the new state to the widgets that are in sight and
+concerned; plots follow at half that rate. Nothing here waits for the engine, and the engine knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal, Vertical
+from textual.events import Resize
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+
+from engine.events import RunFailed
+from tui.bridge import Bridge
+from tui.keymap import RUN_KEYS, bindings
+from tui.safe import safe
+from tui.screens.dialogs import ErrorDialog
+from tui.screens.run_commands import RunCommands
+from tui.view import SMOOTHINGS
+from tui.widgets.cells import CellWidget
+from tui.widgets.figures import Figures
+from tui.widgets.log import LogPane
+from tui.widgets.plot import LossPlot, MemoryPlot, Plot, RatePlot
+from tui.widgets.samples import SamplesPane
+from tui.widgets.stages import Result, Stages
+from tui.widgets.status import ProgressLine, StatusLine
+
+POLL_S = 0.25
+SLOW = (Plot, Figures)
+"""Widgets that follow at every second poll only."""
+
+PANES = ("loss", "figures", "samples", "log")
+LAYOUTS = ("wide", "medium", "single", "tiny")
+
+
+def layout_for(width: int, height: int) -> str:
+    """The layout of a terminal's size: wide, medium, single or tiny."""
+    if width < 60 or height < 18:
+        return "tiny"
+    if width < 96 or height < 28:
+        return "single"
+    return "wide" if width >= 136 and height >= 36 else "medium"
+
+
+class Pane(Vertical, can_focus=True):
+    """A framed part of the screen that can be gone to."""
+
+
+class RunScreen(RunCommands):
+    """One run, live or over."""
+
+    BINDINGS = bindings(RUN_KEYS)
+    AUTO_FOCUS = "#loss"
+
+    def __init__(self, bridge: Bridge, pool: ThreadPoolExecutor) -> None:
+        super().__init__(bridge)
+        self._pool = pool
+        self._topics: set[str] = set()
+        self._ticks = 0
+        self._started = False
+        self._told_end = False
+        self.current = "loss"
+        self.smoothing: int | None = 0
+        self.window = 0
+
+    def compose(self) -> ComposeResult:
+        """Header lines, four panes, footer."""
+        yield StatusLine()
+        yield ProgressLine()
+        with Container(id="panes"):
+            with Horizontal(id="upper"):
+                with Vertical(id="left"):
+                    with Pane(id="loss", classes="pane"):
+                        yield Result()
+                        yield Stages()
+                        yield LossPlot()
+                    with Pane(id="figures", classes="pane"):
+                        with Vertical():
+                            yield Static(safe("learning rate"), classes="caption")
+                            yield RatePlot()
+                        with Vertical(id="memory-plot-box"):
+                            yield Static(safe("memory, GiB"), classes="caption")
+                            yield MemoryPlot()
+                        yield Figures()
+                yield SamplesPane(self._pool, id="samples")
+            yield LogPane(id="log")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Name the panes, lay out, and start the run once the first frame is painted."""
+        for number, (name, title) in enumerate(
+            zip(PANES, ("Loss", "Figures", "Samples", "Log"), strict=True), start=1
+        ):
+            pane = self.query_one(f"#{name}")
+            pane.border_title = safe(f"{number} {title}")
+            pane.add_class("pane")
+        self.set_class(bool(getattr(self.app, "ascii_terminal", False)), "-ascii")
+        self._lay_out(self.app.size.width, self.app.size.height)
+        self._title_loss()
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        if not self.training.alive and self.training.events.seq == 0 and not self._told_to_leave:
+            self.training.start()
+        self._started = True
+        self.set_interval(POLL_S, self.poll)
+        self.poll()
+
+    def poll(self) -> None:
+        """Take what is new from the engine and show it where it matters."""
+        self._topics |= self.bridge.poll()
+        self._ticks += 1
+        self._show(slow=self._ticks % 2 == 0)
+        view = self.run_view
+        self.set_class(bool(len(view.courses.step)) or not view.live, "-training")
+        if not view.live and not self._told_end:
+            self._told_end = True
+            self.set_class(True, "-ended")
+            if view.failure is not None:
+                self._tell_failure(view.failure)
+        elif view.live and self._started and not self.training.alive and self.training.events.seq == view.seq:
+            self._engine_vanished()
+        if self._told_to_leave or (self.leave_when_ended and not self.training.alive):
+            self.app.exit()
+
+    @property
+    def _told_to_leave(self) -> bool:
+        """Whether a signal asked for the end."""
+        return bool(getattr(self.app, "leave_now", False))
+
+    def _show(self, slow: bool) -> None:
+        """Hand the state to widgets in sight whose topics changed."""
+        if not self._topics:
+            return
+        for widget in self.query(CellWidget):
+            late = isinstance(widget, SLOW) and not slow
+            if not late and widget.TOPICS & self._topics and in_sight(widget):
+                widget.show(self.run_view)
+        if slow:
+            self._topics.clear()
+
+    def show_all(self) -> None:
+        """Hand the state to every widget in sight, after a change of layout."""
+        for widget in self.query(CellWidget):
+            if in_sight(widget):
+                widget.show(self.run_view)
+
+    def _tell_failure(self, failure: RunFailed) -> None:
+        folder = self.training.folder
+        self.app.push_screen(ErrorDialog(failure, str(folder.log) if folder is not None else ""))
+
+    def _engine_vanished(self) -> None:
+        if not self._told_end:
+            self._told_end = True
+            title = "The engine ended without a word"
+            self._tell_failure(RunFailed(title, "Its thread is gone; the run cannot go on.", "Resume the run.", ""))
+
+    def on_resize(self, event: Resize) -> None:
+        """Another size may need another layout."""
+        self._lay_out(event.size.width, event.size.height)
+
+    def _lay_out(self, width: int, height: int) -> None:
+        layout = layout_for(width, height)
+        for name in LAYOUTS:
+            self.set_class(name == layout, f"-{name}")
+        self._mark_current()
+        self.call_after_refresh(self.show_all)
+
+    def _mark_current(self) -> None:
+        for name in PANES:
+            self.query_one(f"#{name}").set_class(name == self.current, "-current")
+        self.set_class(self.current in ("loss", "figures"), "-left")
+        self.set_class(self.current != "log", "-up")
+
+    def on_descendant_focus(self, event: Any) -> None:
+        """The pane with the focus is the one that zooming and small terminals show."""
+        if event.widget.id in PANES and event.widget.id != self.current:
+            self.current = event.widget.id
+            self._mark_current()
+            self.call_after_refresh(self.show_all)
+
+    def action_pane(self, number: int) -> None:
+        """Go to pane ``number`` (from 1); alone on a small or zoomed screen."""
+        self.current = PANES[number - 1]
+        self._mark_current()
+        self.query_one(f"#{self.current}").focus()
+        self.call_after_refresh(self.show_all)
+
+    def action_log(self) -> None:
+        """Go to the log; from there, back to the loss."""
+        self.action_pane(1 if self.current == "log" else 4)
+
+    def action_zoom(self) -> None:
+        """Show the current pane alone, or all again."""
+        self.toggle_class("-zoom")
+        self.call_after_refresh(self.show_all)
+
+    def action_back(self) -> None:
+        """Out of the zoom."""
+        if self.has_class("-zoom"):
+            self.action_zoom()
+
+    def action_smoothing(self) -> None:
+        """The next smoothing of the loss: strong, weaker, stronger, none."""
+        order: list[int | None] = [*range(len(SMOOTHINGS)), None]
+        self.smoothing = order[(order.index(self.smoothing) + 1) % len(order)]
+        plot = self.query_one(LossPlot)
+        plot.smoothing = self.smoothing
+        plot.refresh()
+        self._title_loss()
+
+    def action_range(self, by: int) -> None:
+        """Halve or double the visible range of all plots."""
+        for plot in self.query(Plot):
+            plot.set_window(self.window + by)
+            self.window = plot.window
+        self._title_loss()
+
+    def _title_loss(self) -> None:
+        average = "raw" if self.smoothing is None else f"smoothed {SMOOTHINGS[self.smoothing]}"
+        part = f", last 1/{2**self.window}" if self.window else ""
+        pane = self.query_one("#loss")
+        pane.border_title = safe(f"1 Loss  {average}{part}")
+        pane.border_subtitle = safe("dim: single steps, bright: the trend")
+
+
+def in_sight(widget: Widget) -> bool:
+    """Whether a widget and all around it are displayed."""
+    return all(node.display for node in widget.ancestors_with_self if isinstance(node, Widget))

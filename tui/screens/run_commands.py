@@ -1,0 +1,135 @@
+"""What the run screen asks of the run: every action here ends in a command on the queue, or in leaving."""
+
+from __future__ import annotations
+
+from textual.screen import Screen
+
+from engine.commands import (
+    CancelStop,
+    Command,
+    Pause,
+    Resume,
+    SampleNow,
+    SaveNow,
+    StopAfterEpoch,
+    StopAtEpoch,
+    StopNow,
+)
+from tui.bridge import Bridge, RunLike
+from tui.screens.dialogs import Choice, ChoiceDialog, EpochDialog, HelpDialog
+from tui.view import RunView
+
+
+class RunCommands(Screen[None]):
+    """The actions that steer a run. Subclasses add what is shown of it."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self.leave_when_ended = False
+
+    @property
+    def training(self) -> RunLike:
+        """The run that is steered."""
+        return self.bridge.run
+
+    @property
+    def run_view(self) -> RunView:
+        """The newest state."""
+        return self.bridge.view
+
+    def send(self, command: Command, said: str) -> None:
+        """Queue a command and say so; once the run has ended, say that instead."""
+        if not self.run_view.live:
+            self.notify("The run has ended; q leaves.", severity="warning")
+            return
+        self.training.submit(command)
+        self.notify(said)
+
+    def action_pause(self) -> None:
+        """Pause after this step, or go on."""
+        if self.run_view.held:
+            self.send(Resume(), "Going on")
+        else:
+            self.send(Pause(), "Pausing after this step")
+
+    def action_release(self) -> None:
+        """Pause and give the GPU's memory back; on a run that holds it so, go on."""
+        if self.run_view.state == "released":
+            self.send(Resume(), "Loading again, then going on")
+        else:
+            self.send(Pause(release=True), "Pausing and freeing memory after this step")
+
+    def action_save(self) -> None:
+        """Save after this step."""
+        self.send(SaveNow(), "Saving after this step")
+
+    def action_sample(self) -> None:
+        """Sample after this step."""
+        self.send(SampleNow(), "Drawing samples after this step")
+
+    def action_stop(self) -> None:
+        """Ask how to stop."""
+        view = self.run_view
+        if not view.live:
+            self.send(StopNow(), "")
+            return
+        choices = [
+            Choice("now", "n", "Now: save after this step and stop"),
+            Choice("epoch", "e", f"After this epoch ({max(1, self._epoch_now())})"),
+            Choice("at", "a", "At the end of a later epoch"),
+        ]
+        if view.stop_epoch:
+            choices.append(Choice("cancel", "c", f"Cancel the planned stop after epoch {view.stop_epoch}"))
+        detail = "A stopped run is saved whole and can be resumed."
+        self.app.push_screen(ChoiceDialog("Stop the run", detail, choices), self._stop_chosen)
+
+    def _epoch_now(self) -> int:
+        """The epoch in progress: the next one when the last step closed an epoch."""
+        view = self.run_view
+        closed = bool(view.epoch_marks) and view.epoch_marks[-1].step == view.step
+        return min(view.epochs or 10**9, view.epoch + 1) if closed else max(1, view.epoch)
+
+    def _stop_chosen(self, choice: str | None) -> None:
+        if choice == "now":
+            self.send(StopNow(), "Saving and stopping after this step")
+        elif choice == "epoch":
+            self.send(StopAfterEpoch(), "Stopping after this epoch")
+        elif choice == "cancel":
+            self.send(CancelStop(), "The planned stop is cancelled")
+        elif choice == "at":
+            last = self.run_view.epochs or 10**6
+            self.app.push_screen(EpochDialog(self._epoch_now(), last), self._epoch_chosen)
+
+    def _epoch_chosen(self, epoch: str | None) -> None:
+        if epoch:
+            self.send(StopAtEpoch(int(epoch)), f"Stopping at the end of epoch {int(epoch)}")
+
+    def action_leave(self) -> None:
+        """Leave at once after the end; ask before."""
+        if not self.run_view.live and not self.training.alive:
+            self.app.exit()
+            return
+        choices = [
+            Choice("stop", "s", "Save and stop now, then leave"),
+            Choice("wait", "w", "Leave by itself when the run ends"),
+            Choice("stay", "c", "Cancel: stay here"),
+        ]
+        detail = "The run is live. Leaving ends it, so it is saved first and can be resumed."
+        self.app.push_screen(ChoiceDialog("Leave lorakiln", detail, choices), self._leave_chosen)
+
+    def _leave_chosen(self, choice: str | None) -> None:
+        if choice == "stop":
+            self.leave_when_ended = True
+            self.send(StopNow(), "Saving and stopping, then leaving")
+        elif choice == "wait":
+            self.leave_when_ended = True
+            self.notify("Leaving when the run ends")
+
+    def action_help(self) -> None:
+        """Show all keys."""
+        self.app.push_screen(HelpDialog())
+
+    def action_repaint(self) -> None:
+        """Draw everything anew, for a terminal that something else wrote to."""
+        self.refresh(layout=True)
