@@ -208,7 +208,8 @@ Reading = tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str, str]
 
 def _read_transformer(part: Part) -> Reading:
     sizes = flux_sizes(part)
-    return {**sizes, "axes_dim": list(sizes["axes_dim"])}, flux_layout(sizes), "flux1", flux_variant(sizes), ""
+    variant, note = flux_variant(sizes)
+    return {**sizes, "axes_dim": list(sizes["axes_dim"])}, flux_layout(sizes), "flux1", variant, note
 
 
 def _read_autoencoder(part: Part) -> Reading:

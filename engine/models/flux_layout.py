@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import ModelFileError
-from engine.models.parts import Part, Shapes, agree, check_depth, dims, stated_int, stated_ints, stated_params
+from engine.models.parts import Part, Shapes, agree, check_depth, stated_int, stated_ints, stated_params
 from engine.text import safe_text
 
 Layout = dict[str, tuple[int, ...]]
@@ -171,11 +171,14 @@ def _norms(out: Layout, name: str, width: int) -> None:
     out[f"{name}.key_norm.scale"] = (width,)
 
 
-def flux_variant(sizes: Mapping[str, Any]) -> str:
-    """A name for people: dev or schnell by guidance, fill and control by input channels, odd depths spelled out."""
+def flux_variant(sizes: Mapping[str, Any]) -> tuple[str, str]:
+    """Variant (dev or schnell by guidance; fill and canny/depth by input channels) and a note on what is unusual."""
     name = "dev" if sizes["guidance_embed"] else "schnell"
-    inputs = sizes["in_channels"]
+    inputs, depth = sizes["in_channels"], (sizes["depth"], sizes["depth_single_blocks"])
+    notes = []
     if inputs != sizes["out_channels"]:
-        name = {384: "fill", 128: "canny/depth"}.get(inputs, f"{name}, {inputs} input channels")
-    depth = (sizes["depth"], sizes["depth_single_blocks"])
-    return name if depth == (19, 38) else f"{name}, {dims(depth).replace('x', '+')} blocks"
+        name = {384: "fill", 128: "canny/depth"}.get(inputs, name)
+        notes.append(f"{inputs} input channels")
+    if depth != (19, 38):
+        notes.append(f"{depth[0]} double and {depth[1]} single blocks")
+    return name, ", ".join(notes)

@@ -196,12 +196,11 @@ def embed_texts(
         Stopped: ``should_stop`` became true.
     """
     family, model = base.family, config.model
-    length = family.text_length(base.variant, model)
-    fingerprint = family.text_fingerprint(model, length, compute.encoder_dtype)
+    fingerprint = family.text_fingerprint(model, compute.encoder_dtype)
     found = cache_text(
         sorted(captions),
         store,
-        lambda: family.load_text_encoder(model, base.variant, compute.device, compute.encoder_dtype),
+        lambda: family.load_text_encoder(model, compute.device, compute.encoder_dtype),
         fingerprint,
         lambda done, total, name: _report(events, "cache text", done, total, name),
         should_stop,
