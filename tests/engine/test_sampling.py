@@ -12,6 +12,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
+from engine.config import LoraConfig
+from engine.lora.adapter import describe_linears, inject
+from engine.lora.targets import select_targets
+from engine.models.family import FLUX1
 from engine.models.flux import FluxParams, FluxTransformer, image_ids, pack_latents, text_ids, unpack_latents
 from engine.training.sampling import PictureRequest, draw_latents, eval_mode, flow_schedule, initial_noise
 
@@ -210,6 +214,28 @@ def test_training_goes_on_after_a_sample(transformer: FluxTransformer) -> None:
     TinyFamily().velocity(transformer, x, torch.tensor([0.5]), embeds(3), 1.0, False).mean().backward()
     assert transformer.img_in.weight.grad is not None
     transformer.zero_grad(set_to_none=True)
+
+
+def test_an_adapter_in_training_is_left_as_found() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = FluxTransformer(TINY)
+    config = LoraConfig(rank=2, dropout=0.5, rank_dropout=0.5, module_dropout=0.5)
+    lora = inject(model, select_targets(describe_linears(model, FLUX1.lora_modules(model)), config), config, seed=1)
+    plain = draw(FLUX1, model)
+    with torch.no_grad():
+        for matrix in lora.up_parameters():
+            matrix.fill_(0.05)
+    model.train()
+    state, before = lora.state(), _random_states()
+    adapted = draw(FLUX1, model)
+    assert not torch.equal(adapted, plain)
+    assert torch.equal(draw(FLUX1, model), adapted), "dropout acted while sampling"
+    assert _random_states() == before
+    assert all(module.training for module in lora.modules.values())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in lora.state().items())
+    with lora.disabled():
+        assert torch.equal(draw(FLUX1, model), plain)
 
 
 def test_a_stop_between_steps_and_progress() -> None:
