@@ -1,0 +1,67 @@
+# Needs git, make and Python 3.11, 3.12 or 3.13. Everything is installed into .venv and nowhere else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+TODAY := $(shell date +%Y-%m-%d)
+
+# Threads that wait must not spin; the suite never needs the network.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+export KMP_BLOCKTIME ?= 0
+TEST_ENVIRONMENT := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+
+.PHONY: help demo setup lint test test-slow bench pocket screenshot clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## install everything into .venv
+
+# The newest Python that is in range: python3 if it is, else one named by its version.
+$(STAMP): pyproject.toml
+	@for name in python3 python3.13 python3.12 python3.11; do \
+	    if command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	    then found=$$name; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	    echo "lorakiln needs Python 3.11, 3.12 or 3.13; none is on the PATH (python3 is $$(python3 -V 2>&1 || true))" >&2; exit 1; \
+	fi; \
+	if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then echo "making $(VENV) with $$found"; $$found -m venv $(VENV); fi
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## train a LoRA on the pocket model that ships with lorakiln
+	@$(VENV)/bin/kiln demo
+
+lint: $(STAMP) ## formatting, lint, types, floors
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+test: lint ## the gate: lint and every test but those marked slow, gpu or crash
+	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -n 2 -m 'not slow and not gpu and not crash'
+
+test-slow: $(STAMP) ## tests marked slow or crash; figures go to docs/figures
+	@mkdir -p docs/figures
+	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -m '(slow or crash) and not gpu' --durations=15 | tee .slow.out
+	$(PYTHON) -m tests.bench.figures docs/figures/$(TODAY)-slow.md < .slow.out; rm -f .slow.out
+
+bench: $(STAMP) ## benchmarks; figures go to docs/figures
+	@mkdir -p docs/figures
+	$(PYTHON) -m tests.bench.bench_overhead | tee .bench.out
+	$(PYTHON) -m tests.bench.figures docs/figures/$(TODAY)-bench.md < .bench.out; rm -f .bench.out
+
+pocket: $(STAMP) ## build the pocket model anew, in stages that can be interrupted
+	$(PYTHON) -m engine.models.pocket.build
+
+screenshot: $(STAMP) ## export docs/screenshots from the real screen
+	$(PYTHON) -m tests.screenshot docs/screenshots
+
+clean: ## remove the virtual environment and all that was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
