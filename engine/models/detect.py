@@ -215,7 +215,7 @@ def _read_transformer(part: Part) -> Reading:
 def _read_autoencoder(part: Part) -> Reading:
     sizes = autoencoder_sizes(part)
     params, layout = sizes.to_dict(), autoencoder_layout(sizes)
-    if sizes.quant_conv or sizes.z_channels == 4:
+    if sizes.quant_conv:
         return params, layout, "sd", "sd/sdxl", f"an SD or SDXL autoencoder ({sizes.z_channels} latent channels)"
     return params, layout, "flux1", "", ""
 

@@ -205,6 +205,12 @@ class Flux1:
 
     def _check_channels(self, info: ModelInfo) -> None:
         wanted = self.latent_channels * self.patch**2
+        if len(info.params["axes_dim"]) != 3:
+            raise ModelFileError(
+                "This variant cannot be trained",
+                f"{safe_text(info.path, 400)} rotates {len(info.params['axes_dim'])} axes, FLUX.1 has three",
+                "Give flux1-dev.safetensors or flux1-schnell.safetensors.",
+            )
         if info.params.get("in_channels") != wanted:
             raise ModelFileError(
                 "This variant cannot be trained",
@@ -253,18 +259,25 @@ class Flux1:
             t5_tokenizer,
             length=self.text_length(info.variant, config),
             masked=config.t5_mask,
-            fingerprint=self.text_fingerprint(config, dtype),
+            fingerprint=self._text_fingerprint(config, dtype, info, (clip_tokenizer, t5_tokenizer)),
         )
 
     def text_fingerprint(self, config: ModelConfig, dtype: torch.dtype) -> str:
         """The loaded text encoder's fingerprint: both files, both tokenizers, precision, length, mask."""
         info = expect(config.transformer, "transformer")
-        clip_tokenizer, t5_tokenizer = _tokenizers(config)
+        return self._text_fingerprint(config, dtype, info, _tokenizers(config))
+
+    def _text_fingerprint(
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        info: ModelInfo,
+        tokenizers: tuple[ClipTokenizer, T5Tokenizer],
+    ) -> str:
         parts = (
             encoder_fingerprint(config.clip_l, dtype),
             encoder_fingerprint(config.t5, dtype),
-            clip_tokenizer.fingerprint,
-            t5_tokenizer.fingerprint,
+            *(tokenizer.fingerprint for tokenizer in tokenizers),
             str(self.text_length(info.variant, config)),
             "masked" if config.t5_mask else "unmasked",
         )

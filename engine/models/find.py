@@ -7,8 +7,11 @@ one model folder into several programs, but no file or folder is visited twice.
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import platformdirs
 
 from engine.errors import ModelFileError
 from engine.models.detect import ModelInfo, detect
@@ -36,10 +39,15 @@ _PARENTS = (".", "~", "~/ai", "~/AI", "/workspace", "/opt")
 def known_roots() -> list[Path]:
     """Folders where ComfyUI, Forge, kohya's programs and the Hugging Face hub keep models, as far as they exist.
 
-    Looked for in the working folder, the home folder and /workspace, and where $COMFYUI_PATH or $KILN_MODELS
-    (several folders, separated as in $PATH) point.
+    First come the settings' folders: $KILN_MODELS (separated as in $PATH) and ``folders`` of the table ``[models]``
+    in :func:`settings_file`. The programs are looked for in the working folder, the home folder and /workspace, and
+    where $COMFYUI_PATH points.
+
+    Raises:
+        ModelFileError: the settings file cannot be read.
     """
     every: list[Path] = [Path(part) for part in os.environ.get("KILN_MODELS", "").split(os.pathsep) if part]
+    every += _settings_folders()
     comfy = os.environ.get("COMFYUI_PATH")
     if comfy:
         every.append(Path(comfy) / "models")
@@ -52,6 +60,24 @@ def known_roots() -> list[Path]:
         if folder.is_dir():
             found.setdefault(os.path.realpath(folder), folder)
     return list(found.values())
+
+
+def settings_file() -> Path:
+    """The user's settings; it need not exist."""
+    return Path(platformdirs.user_config_dir("lorakiln")) / "settings.toml"
+
+
+def _settings_folders() -> list[Path]:
+    path = settings_file()
+    if not path.is_file():
+        return []
+    try:
+        folders = tomllib.loads(path.read_text("utf-8")).get("models", {}).get("folders", [])
+        if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+            raise ValueError("models.folders must be a list of paths")
+    except (OSError, ValueError, AttributeError, RecursionError) as err:
+        raise ModelFileError("The settings cannot be read", f"{path}: {err}", "Correct or remove the file.") from err
+    return [Path(folder).expanduser() for folder in folders]
 
 
 def find_models(roots: Sequence[Path]) -> list[ModelInfo]:

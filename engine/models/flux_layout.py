@@ -116,8 +116,8 @@ def _heads(part: Part, shapes: Shapes, params: Mapping[str, Any], hidden: int) -
         axes = _AXES_OF_128
     if sum(axes) != width:
         agree(header, {"axes_dim": list(axes)}, "axes_dim", f"a sum of {width}", found[1] if found else "FLUX.1")
-    if len(axes) != 3 or any(axis % 2 for axis in axes):
-        raise _odd_heads(part, f"axes_dim {list(axes)}: three even numbers are expected")
+    if any(axis % 2 for axis in axes):
+        raise _odd_heads(part, f"axes_dim {list(axes)} must be even: rotations act on pairs")
     return {"num_heads": heads, "axes_dim": tuple(axes), "theta": stated_int(header, params, "theta", 10_000)}
 
 
