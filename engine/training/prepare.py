@@ -165,7 +165,7 @@ def _latents(
     should_stop: Callable[[], bool],
 ) -> dict[View, str]:
     # The autoencoder stays in float32: in 16 bit it shows in the latents, and it is small and runs once.
-    fingerprint = file_fingerprint(config.model.autoencoder) + "/float32"
+    fingerprint = base.family.autoencoder_fingerprint(config.model, torch.float32)
     found = cache_latents(
         views,
         config.dataset,
