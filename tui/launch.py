@@ -6,7 +6,8 @@ import os
 import sys
 
 from engine.errors import ConfigError
-from tui.bridge import RunLike
+from engine.text import safe_text
+from tui.bridge import RunLike, view_of
 
 
 def has_terminal() -> bool:
@@ -27,5 +28,21 @@ def launch(run: RunLike, ui: bool, json_lines: bool) -> int:
     if not has_terminal():
         raise ConfigError("No terminal for the full screen", "stdin or stdout is no terminal", "Leave out --ui.")
     from tui.app import run_app
+    from tui.settings import load_settings
 
-    return run_app(run)
+    code = run_app(run, load_settings().keymap)
+    print(last_words(run), end="")
+    return code
+
+
+def last_words(run: RunLike) -> str:
+    """What remains in the terminal after the full screen: where the run lies, and how to go on."""
+    if run.folder is None or not run.folder.events.exists():
+        return ""
+    view = view_of(run.folder.events)
+    text = f"Run {safe_text(view.name)} {view.state} at step {view.step} of {view.steps}.\n"
+    if view.checkpoints:
+        text += f"LoRA   {safe_text(view.checkpoints[-1].path)}\n"
+    if view.state == "stopped":
+        text += f"Go on  kiln resume {safe_text(run.folder.root)}\n"
+    return text

@@ -15,6 +15,7 @@ from engine.models.detect import ModelInfo, detect
 from engine.models.find import find_models, known_roots
 from engine.text import safe_text
 from tui.exit_codes import FINISHED
+from tui.settings import load_settings
 from tui.units import size
 
 SHOWN = 20
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             f"kiln models {safe_text(' '.join(words))}",
             "kiln models lists, kiln models inspect FILE tells about one file.",
         )
-    roots = args.root or known_roots()
+    roots = args.root or [*load_settings().model_roots, *known_roots()]
     found = find_models(roots)
     if args.json:
         print(json.dumps([info.to_dict() for info in found], indent=2))
