@@ -61,7 +61,8 @@ class LoraLinear(nn.Module):
             hidden = self._drop(hidden)
         # Scaled while it is r wide, not out wide.
         delta = F.linear(hidden * (self.scale * self.strength.value), self.up)
-        return out + delta.to(out.dtype)
+        # In place: nothing needs the base's output by itself, and it is the largest tensor here.
+        return out.add_(delta.to(out.dtype))
 
     def _skipped(self) -> bool:
         # Drawn on the CPU: a draw on the GPU would have to be waited for.
