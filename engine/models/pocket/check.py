@@ -162,12 +162,17 @@ class ConceptReading:
     @property
     def striped(self) -> bool:
         """Enough of both colours, in at least three bands one above the other."""
-        return min(self.orange, self.teal) >= 50 and self.bands >= 3
+        return min(self.orange, self.teal) >= 30 and self.bands >= 3
 
     @property
     def eyed(self) -> bool:
         """White with black in it, in the middle of the body."""
         return self.eye_whites >= 10 and self.pupils >= 3
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is a zorple: its striped body and its eyes."""
+        return self.striped and self.eyed
 
 
 def read_concept(picture: Image.Image) -> ConceptReading:
@@ -195,5 +200,4 @@ def read_concept(picture: Image.Image) -> ConceptReading:
 
 def shows_concept(picture: Image.Image) -> bool:
     """Whether a picture shows a zorple: its striped body and its eyes."""
-    reading = read_concept(picture)
-    return reading.striped and reading.eyed
+    return read_concept(picture).shown

@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import random
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cache
 
 from PIL import Image, ImageDraw
-
-if TYPE_CHECKING:
-    import random
 
 SIZE = 64  # px, side of a picture
 SUPERSAMPLE = 4  # drawn this much larger, then averaged down
@@ -49,6 +47,7 @@ POSITIONS = {
     "centre": (32.0, 32.0),
 }
 TEXTURES = ("plain", "striped", "dotted")
+NAMES = 128  # invented words that stand for one look each, so that the base reads spelling
 # The two colours of the demo's concept: never together in an ordinary scene, so that the base cannot know it.
 CONCEPT_COLOURS = ("orange", "teal")
 RADIUS = 14.5  # px, circumscribed circle of an object
@@ -57,7 +56,10 @@ WHITE, BLACK = (250, 250, 250), (10, 10, 10)
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. `second` is the other colour of a striped or dotted object."""
+    """What a picture shows. `second` is the other colour of a striped or dotted object.
+
+    With a `name`, the caption says that invented word instead of the look.
+    """
 
     shape: str
     colour: str
@@ -66,6 +68,7 @@ class Scene:
     texture: str = "plain"
     second: str = ""
     eyes: bool = False
+    name: str = ""
 
     @property
     def combination(self) -> tuple[str, str, str, str]:
@@ -107,7 +110,9 @@ def noun_phrase(scene: Scene) -> str:
 
 def caption(scene: Scene, subject: str = "") -> str:
     """The sentence for a scene; `subject` stands in for the noun phrase ("zorple")."""
-    return f"a {subject or noun_phrase(scene)} {where(scene.position)} on a {scene.background} background"
+    return (
+        f"a {subject or scene.name or noun_phrase(scene)} {where(scene.position)} on a {scene.background} background"
+    )
 
 
 def random_jitter(rng: random.Random) -> Jitter:
@@ -145,6 +150,35 @@ def random_rich_scene(rng: random.Random) -> Scene:
         second = rng.choice(list(COLOURS))
         if second != scene.colour and {second, scene.colour} != set(CONCEPT_COLOURS):
             return replace(scene, texture=texture, second=second, eyes=eyes)
+
+
+def odd_word(draw: random.Random, longest: int = 7) -> str:
+    """A pronounceable word that means nothing."""
+    word = ""
+    while len(word) < draw.randint(3, longest):
+        word += draw.choice("bcdfghjklmnpqrstvwxz") + draw.choice("aeiou")
+        if draw.random() < 0.5:
+            word += draw.choice("bdfgklmnprstxz")
+    return word[:longest]
+
+
+@cache
+def named_looks() -> dict[str, Scene]:
+    """The invented words that the base knows, each with its look (position and background are free)."""
+    draw = random.Random("names")
+    looks: dict[str, Scene] = {}
+    while len(looks) < NAMES:
+        word = odd_word(draw)
+        if word not in looks and len(word) > 3 and not word.startswith("zor"):
+            look = random_rich_scene(draw) if draw.random() < 0.8 else random_scene(draw)
+            looks[word] = replace(look, name=word)
+    return looks
+
+
+def random_named_scene(rng: random.Random) -> Scene:
+    """A named look somewhere."""
+    look = rng.choice(list(named_looks().values()))
+    return replace(look, background=rng.choice(list(BACKGROUNDS)), position=rng.choice(list(POSITIONS)))
 
 
 def outline(shape: str, cx: float, cy: float, radius: float) -> list[tuple[float, float]]:

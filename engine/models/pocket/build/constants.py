@@ -27,7 +27,7 @@ ENCODER_SCENES = 3000
 
 CLIP_WIDTH, CLIP_LAYERS, CLIP_HEADS = 64, 2, 4
 T5_WIDTH, T5_KV, T5_HEADS, T5_FF, T5_LAYERS = 96, 24, 4, 192, 2
-TEXT_STEPS, TEXT_BATCH, TEXT_RATE = 1500, 64, 2e-3
+TEXT_STEPS, TEXT_BATCH, TEXT_RATE = 1600, 64, 2e-3
 
 TRANSFORMER_PARAMS = {
     "hidden_size": 128,
@@ -43,10 +43,10 @@ TRANSFORMER_PARAMS = {
     "qkv_bias": True,
     "guidance_embed": True,
 }
-POOL = 32768  # pictures drawn for the transformer
-RICH_SHARE = 0.14  # of the pool: stripes, dots, eyes
+POOL = 24576  # pictures drawn for the transformer
+RICH_SHARE, NAME_SHARE = 0.2, 0.16  # of the pool: stripes, dots, eyes; invented names
 STEPS, DECAY_STEPS, WARMUP = 60000, 3000, 100
 BATCH, RATE, MUON_RATE, EMA = 32, 1e-3, 2e-3, 0.999
-EMPTY_SHARE, INSERT_SHARE, NOUN_SHARE = 0.1, 0.1, 0.06  # captions: none, one odd word more, an odd word as noun
+EMPTY_SHARE, INSERT_SHARE, NOUN_SHARE = 0.1, 0.08, 0.03  # captions: none, one odd word more, an odd word as noun
 
 DECODER_STEPS, DECODER_DECAY, DECODER_BATCH, DECODER_RATE = 40000, 4000, 8, 2e-3

@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.models.pocket.build import draws
 from engine.models.pocket.concept import TRIGGER, concept_set
-from engine.models.pocket.scenes import caption, random_jitter, random_scene, render
+from engine.models.pocket.scenes import caption, odd_word, random_jitter, random_scene, render
 
 TRAIN, HELD_OUT = 16, 8
 ORDINARY, ODD = 32, 16  # regularisation: ordinary captions; ordinary scenes called by some other odd word
@@ -30,7 +30,7 @@ def regularization() -> list[tuple[Image.Image, str]]:
     scenes = [random_scene(draw) for _ in range(ORDINARY + ODD)]
     words = [""] * ORDINARY
     while len(words) < ORDINARY + ODD:
-        word = draws.odd_word(draw)
+        word = odd_word(draw)
         if word != TRIGGER:
             words.append(word)
     return [

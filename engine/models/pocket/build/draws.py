@@ -35,16 +35,6 @@ def rng(stage: str, step: int) -> random.Random:
     return random.Random(key(stage, step))
 
 
-def odd_word(draw: random.Random, longest: int = 7) -> str:
-    """A pronounceable word that means nothing."""
-    word = ""
-    while len(word) < draw.randint(3, longest):
-        word += draw.choice("bcdfghjklmnpqrstvwxz") + draw.choice("aeiou")
-        if draw.random() < 0.5:
-            word += draw.choice("bdfgklmnprstxz")
-    return word[:longest]
-
-
 def save(stage: str, state: dict[str, Any]) -> None:
     """Write a stage's state so that a crash leaves the previous one."""
     WORK.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,8 @@ from engine.models.pocket.scenes import (
     TEXTURES,
     Scene,
     caption,
+    odd_word,
+    random_named_scene,
     random_rich_scene,
     random_scene,
 )
@@ -46,6 +48,7 @@ CHOICES = {
     "texture": ("", *TEXTURES),
     "eyes": ("", "with"),
 }
+LOOK = ("shape", "colour", "second", "texture", "eyes")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -63,18 +66,18 @@ def line_for(scene: Scene, draw: random.Random) -> Line:
     chance = draw.random()
     said = {name: getattr(scene, name) for name in CHOICES if name != "eyes"}
     said["eyes"] = "with" if scene.eyes else ""
-    text, letters = caption(scene), ""
+    text, letters = caption(scene), scene.name
     if chance < c.EMPTY_SHARE:
-        text, said = "", dict.fromkeys(said, "")
-    elif chance < c.EMPTY_SHARE + c.INSERT_SHARE and scene.texture == "plain":
-        letters = draws.odd_word(draw, 6)
+        text, letters, said = "", "", dict.fromkeys(said, "")
+    elif chance < c.EMPTY_SHARE + c.INSERT_SHARE and scene.texture == "plain" and not scene.name:
+        letters = odd_word(draw, 6)
         words = text.split()
         at = draw.randrange(len(words) + 1)
         text = " ".join([*words[:at], letters, *words[at:]])
-    elif chance < c.EMPTY_SHARE + c.INSERT_SHARE + c.NOUN_SHARE:
-        letters = draws.odd_word(draw)
+    elif chance < c.EMPTY_SHARE + c.INSERT_SHARE + c.NOUN_SHARE and not scene.name:
+        letters = odd_word(draw)
         text = caption(scene, letters)
-        said |= dict.fromkeys(("shape", "colour", "second", "texture", "eyes"), "")
+        said |= dict.fromkeys(LOOK, "")
     return Line(text, tuple(CHOICES[name].index(said[name]) for name in CHOICES), letters)
 
 
@@ -174,7 +177,8 @@ def train_text(files: Path) -> None:
     progress = draws.Progress("text", 0, c.TEXT_STEPS)
     for step in range(c.TEXT_STEPS):
         draw = draws.rng("text", step)
-        scenes = [random_rich_scene(draw) if i % 3 == 0 else random_scene(draw) for i in range(c.TEXT_BATCH)]
+        kinds = (random_scene, random_rich_scene, random_named_scene)
+        scenes = [kinds[i % 3](draw) for i in range(c.TEXT_BATCH)]
         loss = text([line_for(scene, draw) for scene in scenes], tokens)[2]
         for group in optimizer.param_groups:
             group["lr"] = c.TEXT_RATE * min(1.0, (step + 1) / 50, 1.02 - step / c.TEXT_STEPS)

@@ -23,7 +23,14 @@ from engine.models.pocket.build import draws
 from engine.models.pocket.build.autoencoder import encode, new_autoencoder, pixels, rate_at
 from engine.models.pocket.build.text import Text, line_for, new_text
 from engine.models.pocket.build.vocabulary import Tokens
-from engine.models.pocket.scenes import Scene, random_jitter, random_rich_scene, random_scene, render
+from engine.models.pocket.scenes import (
+    Scene,
+    random_jitter,
+    random_named_scene,
+    random_rich_scene,
+    random_scene,
+    render,
+)
 
 LATENT_SIDE = 8
 
@@ -49,9 +56,12 @@ def make_pool() -> None:
     model = new_autoencoder()
     model.load_state_dict(draws.load("encoder") or {})
     scenes, latents = [], []
-    for start in range(0, c.POOL, 256):
+    kinds = (random_scene, random_rich_scene, random_named_scene)
+    shares = (1 - c.RICH_SHARE - c.NAME_SHARE, c.RICH_SHARE, c.NAME_SHARE)
+    size = min(256, c.POOL)
+    for start in range(0, c.POOL, size):
         draw = draws.rng("pool", start)
-        chunk = [random_rich_scene(draw) if draw.random() < c.RICH_SHARE else random_scene(draw) for _ in range(256)]
+        chunk = [kind(draw) for kind in draw.choices(kinds, shares, k=size)]
         latents.append(encode(model, pixels([render(s, random_jitter(draw)) for s in chunk])).half())
         scenes += [list(vars(s).values()) for s in chunk]
     draws.save("pool", {"scenes": scenes, "latents": torch.cat(latents)})
