@@ -32,7 +32,11 @@ from engine.text import safe_text
 
 _ROOT = Path(__file__).resolve().parents[2]
 # The package's root goes to the end of the path: needed only where the package is not installed.
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from engine.dataset.decoder_child import main; main()"
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]);from engine.dataset.decoder_child import main; main(int(sys.argv[2]))"
+)
+MEMORY_LIMIT = 2 << 30
+"""Bytes of address space that a child may have."""
 _START_LIMIT_S = 60.0
 _READ_AHEAD = 1 << 16
 _BATCH = 64
@@ -52,13 +56,17 @@ class ImageInfo:
 class Decoder:
     """One child process that opens pictures; safe to use from several threads, one request at a time.
 
-    The child starts with the first request. Close it, or use the decoder as a context manager; a parent that dies
-    takes the child with it.
+    The child starts with the first request. A picture of more than ``max_megapixels`` is refused by its header, one
+    that takes longer than ``time_limit_s`` or needs more than ``memory_limit`` bytes is given up. Close the decoder,
+    or use it as a context manager; a parent that dies takes the child with it.
     """
 
-    def __init__(self, max_megapixels: float = 64.0, time_limit_s: float = 20.0) -> None:
+    def __init__(
+        self, max_megapixels: float = 64.0, time_limit_s: float = 20.0, memory_limit: int = MEMORY_LIMIT
+    ) -> None:
         self._limits = {"max_pixels": int(max_megapixels * 1e6), "time_limit_s": time_limit_s}
         self._time_limit_s = time_limit_s
+        self._memory_limit = memory_limit
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._closed = False
@@ -130,12 +138,14 @@ class Decoder:
     ) -> list[tuple[dict[str, Any], bytearray] | DatasetError]:
         """One outcome per path. A child that dies takes only the picture it was at."""
         outcomes: list[tuple[dict[str, Any], bytearray] | DatasetError] = []
+        # Absolute: the child stays in the folder that it was started in.
+        places = [os.path.abspath(path) for path in paths]
         with self._lock:
-            while len(outcomes) < len(paths):
-                rest = paths[len(outcomes) :]
+            while len(outcomes) < len(places):
+                rest = places[len(outcomes) :]
                 try:
                     child = self._running_child()
-                    child.send({**request, **self._limits, "paths": [str(path) for path in rest]}, self._time_limit_s)
+                    child.send({**request, **self._limits, "paths": rest}, self._time_limit_s)
                     for _ in rest:
                         outcomes.append(_outcome(*child.receive(self._time_limit_s)))
                 except _ChildLostError as lost:
@@ -148,7 +158,7 @@ class Decoder:
             raise RuntimeError("the decoder was closed")
         if self._child is None or not self._child.alive():
             self._drop_child()
-            self._child = _Child()
+            self._child = _Child(self._memory_limit)
         return self._child
 
     def _drop_child(self) -> None:
@@ -186,13 +196,13 @@ class _ChildLostError(Exception):
 class _Child:
     """The process and its two pipes: length-prefixed JSON out, length-prefixed JSON and raw bytes in."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_limit: int) -> None:
         # A file, not a pipe: nobody has to read it, and the last words are there when the child is not.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
         # A session of its own: Ctrl-C and a dropped terminal are the parent's business. -P: the working folder is
         # not a place to import from.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, str(_ROOT)],
+            [sys.executable, "-P", "-c", _BOOT, str(_ROOT), str(memory_limit)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None

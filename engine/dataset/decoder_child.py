@@ -27,8 +27,6 @@ from engine.errors import DatasetError
 from engine.text import safe_text
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
-MEMORY_LIMIT = 2 << 30
-"""Bytes of address space."""
 _OUTPUT_LIMIT = 1 << 20
 """Bytes a file written here may have: libraries write warnings to stderr, which is a file."""
 
@@ -72,10 +70,10 @@ _BRANDS = {
 Reply = tuple[dict[str, Any], bytes]
 
 
-def main() -> None:
-    """Serve requests until stdin ends."""
+def main(memory_limit: int) -> None:
+    """Serve requests until stdin ends, in ``memory_limit`` bytes of address space."""
     source, sink = _private_streams()
-    _limit_resources()
+    _limit_resources(memory_limit)
     # One thread: others would cost address space, and the parent has its own parallelism.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     # Our own limit is checked on every header; Pillow's would only add warnings.
@@ -96,11 +94,11 @@ def _private_streams() -> tuple[IO[bytes], IO[bytes]]:
     return sys.stdin.buffer, sink
 
 
-def _limit_resources() -> None:
+def _limit_resources(memory_limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_LIMIT, _OUTPUT_LIMIT))
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
 
 
 def _read(source: IO[bytes]) -> dict[str, Any] | None:
@@ -132,8 +130,8 @@ def _serve(path: str, request: dict[str, Any]) -> Reply:
     except DatasetError as err:
         return {"error": [err.title, err.detail, err.hint]}, b""
     except MemoryError:
-        limit = f"needs more than the decoder's {MEMORY_LIMIT >> 30} GB"
-        return _failed("A picture is too large", f"{safe_text(path)} {limit}", "Scale it down, or remove it.")
+        detail = f"{safe_text(path)} needs more memory than the decoder may take"
+        return _failed("A picture is too large", detail, "Scale it down, or remove it.")
     except _BROKEN as err:
         what = safe_text(err, 300) or type(err).__name__
         hint = "Open and save it again with a picture editor, replace it, or remove it."
@@ -309,7 +307,3 @@ def _flattened(picture: Image.Image, background: str) -> tuple[Image.Image, floa
 
 
 _OPERATIONS = {"probe": _probe, "verify": _verify, "pixels": _pixels, "thumbnail": _thumbnail}
-
-
-if __name__ == "__main__":
-    main()

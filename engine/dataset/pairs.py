@@ -45,16 +45,16 @@ class Pair:
 def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], problems: list[Problem]) -> list[Pair]:
     """Match every directory of ``tree``; what is wrong is appended to ``problems``."""
     endings = tuple(dict.fromkeys("." + ending.lower().lstrip(".") for ending in extensions))
-    below = len(str(folder.path)) if str(folder.path) != "." else 0
     found: list[Pair] = []
     for directory, names in tree.directories.items():
         matched = _match(directory, names, endings, problems)
         if not matched:
             continue
-        repeats = _repeats(directory, folder, problems)
+        below = os.path.relpath(directory, folder.path)
+        repeats = _repeats(directory, below, folder, problems)
         for name, caption in matched if repeats else []:
             path = os.path.join(directory, name)
-            shown = safe_text(path[below:].lstrip(os.sep), limit=240)
+            shown = safe_text(os.path.normpath(os.path.join(below, name)), limit=240)
             found.append(Pair(Path(path), Path(caption) if caption else None, shown, repeats, folder.regularization))
     _warn_of_many_repeats(found, folder, problems)
     return found
@@ -127,13 +127,12 @@ def _orphan(directory: str, name: str, stem: str, names: list[str]) -> Problem:
     return problem(os.path.join(directory, name), "orphan-caption", "warning", "A caption without a picture", hint)
 
 
-def _repeats(directory: str, folder: FolderConfig, problems: list[Problem]) -> int:
+def _repeats(directory: str, below: str, folder: FolderConfig, problems: list[Problem]) -> int:
     """Repeats for the pictures of one directory; 0 (kohya's ``0_name``) leaves them out, with a warning."""
     if folder.repeats:
         return folder.repeats
-    below = os.path.relpath(directory, folder.path).split(os.sep)[0]
     own = os.path.basename(os.path.abspath(folder.path))
-    for name in (below, own):
+    for name in (below.split(os.sep)[0], own):
         match = _KOHYA_NAME.match(name)
         if match and int(match.group(1)) == 0:
             message = "The folder's name asks for 0 repeats, so its pictures are left out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,8 +34,9 @@ def problem(path: str | Path, code: str, severity: Severity, message: str, hint:
 
 def from_error(path: str | Path, code: str, error: DatasetError) -> Problem:
     """A refusal as a problem of severity error; the path, which a problem has already, is taken out of its text."""
-    shown = safe_text(path)
-    detail = error.detail.removeprefix(f"{shown}: ")
-    if detail.startswith(f"{shown} "):
-        detail = "it" + detail[len(shown) :]
+    detail = error.detail
+    for shown in {safe_text(path), safe_text(os.path.abspath(path))}:
+        detail = detail.removeprefix(f"{shown}: ")
+        if detail.startswith(f"{shown} "):
+            detail = "it" + detail[len(shown) :]
     return problem(path, code, "error", f"{error.title}: {detail}", error.hint)
