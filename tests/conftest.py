@@ -31,14 +31,10 @@ def _absent(what: str) -> None:
     pytest.skip(f"{what}: absent")
 
 
-def golden_folder() -> Path:
-    """Where golden data would lie: $LORAKILN_GOLDEN, else ``../shared/golden`` beside the repository."""
-    return Path(os.environ.get("LORAKILN_GOLDEN") or SHARED / "golden")
-
-
-def golden_files(pattern: str) -> list[Path]:
-    """Golden files by pattern, sorted; empty where there are none (for parametrising at collection)."""
-    return sorted(golden_folder().glob(pattern))
+def golden_folders() -> list[Path]:
+    """Where golden data may lie: $LORAKILN_GOLDEN first, then ``../shared/golden`` beside the repository."""
+    named = os.environ.get("LORAKILN_GOLDEN")
+    return [*([Path(named)] if named else []), SHARED / "golden"]
 
 
 @pytest.fixture
@@ -46,10 +42,12 @@ def golden() -> Callable[[str], list[Path]]:
     """Return ``golden(pattern) -> list[Path]``, never empty: absent files skip the test, or fail it under CI."""
 
     def find(pattern: str) -> list[Path]:
-        found = golden_files(pattern)
-        if not found:
-            _absent(f"golden data {golden_folder() / pattern}")
-        return found
+        for folder in golden_folders():
+            found = sorted(folder.glob(pattern))
+            if found:
+                return found
+        _absent(f"golden data {pattern} in {' and '.join(map(str, golden_folders()))}")
+        return []
 
     return find
 
