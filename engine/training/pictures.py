@@ -93,9 +93,8 @@ class Painter:
             )
         if latents is None:
             return False
-        parameters = {"prompt": request.prompt, "negative": request.negative, "seed": request.seed}
-        parameters |= {"steps": request.steps, "guidance": request.guidance, "cfg": request.cfg}
-        save_png(path, self._decode(latents), parameters | extra | {"run": self.config.name})
+        parameters = request.parameters() | extra | {"run": self.config.name}
+        save_png(path, self._decode(latents), parameters)
         return True
 
     def _decode(self, latents: Tensor) -> Tensor:

@@ -142,6 +142,8 @@ def prepare(
         events,
         should_stop,
     )
+    if store.damaged:
+        events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
     return Prepared(base, order, store, latents, texts, identity(config, base, samples))
 
 
