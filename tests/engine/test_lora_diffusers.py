@@ -12,11 +12,13 @@ from diffusers.loaders import FluxLoraLoaderMixin
 from flux_reference import TINY, all_kinds, diffusers_model, diffusers_velocity, random_inputs
 from torch import Tensor, nn
 
+import engine.models.pocket
 from engine.config import LoraConfig
 from engine.lora.adapter import LoraSet, describe_linears, inject
 from engine.lora.formats import Layout, save_lora
 from engine.lora.targets import select_targets
 from engine.models.flux import FluxParams, FluxTransformer
+from engine.models.flux_file import load_flux
 
 MIXED = LoraConfig(rank=4, targets="all", alpha=3.0, ranks={"img_mlp": 6, "single": 8}, alphas={"txt_attn": 1.5})
 
@@ -66,6 +68,23 @@ def test_tiny_model_through_the_diffusers_layout(
         _load(other, tmp_path / "lora.safetensors")
     assert "unexpected" not in caplog.text
     assert _relative(diffusers_velocity(other, inputs), adapted) < 1e-5
+
+
+def test_pocket_model_through_the_diffusers_layout(tmp_path: Path) -> None:
+    """The same with trained weights, through the engine's own loader."""
+    file = Path(engine.models.pocket.__file__).parent / "files" / "flux-pocket.safetensors"
+    model = load_flux(file, "cpu", torch.float32).eval()
+    other, inputs = diffusers_model(model), random_inputs(model.params, side=8)
+    with torch.no_grad():
+        base = model(**inputs)
+        lora = _adapt(model, MIXED, std=0.5)
+        adapted = model(**inputs)
+    assert _relative(base, adapted) > 0.1
+    save_lora(tmp_path / "lora.safetensors", lora.state(), lora.targets, "diffusers", "float32", {"ss_seed": "1"})
+    _load(other, tmp_path / "lora.safetensors")
+    theirs = diffusers_velocity(other, inputs)
+    assert _relative(theirs, adapted) < 1e-4
+    assert _relative(theirs - base, adapted - base) < 1e-3
 
 
 def _full_width() -> FluxTransformer:

@@ -10,6 +10,7 @@ from engine.config import LoraConfig
 from engine.errors import ConfigError
 from engine.lora.adapter import describe_linears
 from engine.lora.targets import Target, select_targets
+from engine.models.family import FLUX1
 from engine.models.flux import FluxParams, FluxTransformer
 
 with torch.device("meta"):
@@ -38,6 +39,8 @@ def test_all_adds_modulation_and_keeps_the_order_of_the_model() -> None:
 def test_full_size_has_304_modules() -> None:
     with torch.device("meta"):
         model = FluxTransformer(FluxParams())
+    # The family, which the trainer asks, and the file layouts know the same linears by the same kinds.
+    assert FLUX1.lora_modules(model) == all_kinds(model.params)
     shapes = describe_linears(model, all_kinds(model.params))
     targets = select_targets(shapes, LoraConfig(targets="all", rank=16))
     assert len(targets) == 304
