@@ -108,6 +108,8 @@ def expect_part(path: Path, kind: str) -> tuple[ModelInfo, Part]:
         info = _part_info(part)
     if info.kind != kind or part is None or info.family not in _FAMILIES[kind]:
         raise _kind_error(info, kind)
+    if not info.params and info.family == "flux1":
+        _READERS[kind](part)  # raises: a header that contradicts itself says so better than a list of names
     if not info.complete:
         raise incomplete_error(info)
     return info, part
