@@ -60,12 +60,16 @@ _MAGIC = (
     (b"<svg", "an SVG drawing"), (b"<?xml", "an XML or SVG file"), (b"<", "a web page"),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"), (b"\0\0\x01\0", "an icon"),
 )  # fmt: skip
+_OWN_MAGIC = (
+    (b"\x89PNG", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF", "WebP"),
+)  # fmt: skip
 _BRANDS = {
     b"heic": "a HEIC picture",
     b"heix": "a HEIC picture",
     b"mif1": "a HEIF picture",
     b"avif": "an AVIF picture",
 }
+_MEND = "Open and save it again with a picture editor, replace it, or remove it."
 
 Reply = tuple[dict[str, Any], bytes]
 
@@ -134,8 +138,7 @@ def _serve(path: str, request: dict[str, Any]) -> Reply:
         return _failed("A picture is too large", detail, "Scale it down, or remove it.")
     except _BROKEN as err:
         what = safe_text(err, 300) or type(err).__name__
-        hint = "Open and save it again with a picture editor, replace it, or remove it."
-        return _failed("A picture is broken", f"{safe_text(path)}: {what}", hint)
+        return _failed("A picture is broken", f"{safe_text(path)}: {what}", _MEND)
 
 
 def _failed(title: str, detail: str, hint: str) -> Reply:
@@ -172,11 +175,17 @@ def _opened(path: str, file: IO[bytes], head: bytes, max_pixels: int) -> Iterato
 
 
 def _unknown(path: str, head: bytes) -> DatasetError:
+    """Why Pillow knows no picture in a file that starts with ``head``."""
+    shown = safe_text(path)
+    own = next((name for magic, name in _OWN_MAGIC if head.startswith(magic)), None)
+    if own or (head[4:12] == b"ftypavif" and "AVIF" in Image.OPEN):
+        detail = f"{shown} starts like a {own or 'AVIF'} file, but its header is damaged"
+        return DatasetError("A picture is broken", detail, _MEND)
     start = head.lstrip()
     found = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
     if head[4:8] == b"ftyp":
         found = _BRANDS.get(head[8:12], "a video or another picture format")
-    detail = f"{safe_text(path)} is {found}" if found else f"{safe_text(path)} starts with {head[:8].hex(' ')}"
+    detail = f"{shown} is {found}" if found else f"{shown} starts with {head[:8].hex(' ')}"
     known = "JPEG, PNG, WebP, BMP, TIFF" + (" or AVIF" if "AVIF" in Image.OPEN else "")
     return DatasetError("Not a picture that can be read", detail, f"Convert it to {known}, or remove it.")
 

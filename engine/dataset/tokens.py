@@ -59,4 +59,6 @@ def t5_limit(config: ModelConfig) -> int:
     """
     from engine.models.detect import detect
 
-    return config.t5_length or _T5_LIMITS.get(detect(config.transformer).variant, _T5_LIMIT)
+    if config.t5_length:
+        return config.t5_length
+    return _T5_LIMITS.get(detect(config.transformer).variant, _T5_LIMIT)

@@ -78,6 +78,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "half.bmp": lambda: encoded(gradient(), "BMP")[:5000],
     "half.tif": lambda: encoded(gradient(), "TIFF")[:5000],
     "half.png": lambda: P[: len(P) // 2],
+    "headless.png": lambda: P[:12] + P[40:],
     "html.jpg": lambda: b"<html><body>404</body></html>",
     "lab.tif": lambda: encoded(Image.new("LAB", (16, 16), (128, 128, 128)), "TIFF"),
     "float.tif": lambda: encoded(Image.new("F", (16, 16), 0.5), "TIFF"),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictures import ACCEPTED, OSC_52, REFUSED, P, encoded, gradient, picture_file, png, turned
 from PIL import Image, features
 
@@ -62,6 +65,7 @@ def test_refused_with_a_reason(decoder: Decoder, tmp_path: Path, name: str) -> N
     [
         ("zero.png", "no bytes"), ("half.jpg", "truncated"), ("bomb.png", "3600 megapixels; the limit is 64"),
         ("bomb1.png", "169 megapixels"), ("html.jpg", "a web page"), ("gif.png", "a GIF"), ("heic.jpg", "HEIC"),
+        ("headless.png", "starts like a PNG file"),
         ("float.tif", "mode F"), ("int32.tif", "mode I"), ("lab.tif", "mode LAB"), ("eps.png", "PostScript"),
     ],
 )  # fmt: skip
@@ -284,6 +288,33 @@ def test_memory_is_limited(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="more memory than"):
             decoder.pixels(path, place(20000, 20000, 64, BucketConfig()), "white", False)
         assert decoder.probe(picture_file(tmp_path, "b.png")).width == 64
+
+
+def test_two_pictures_of_a_phone(decoder: Decoder, tmp_path: Path) -> None:
+    """A JPEG with a second picture behind it (depth, preview) is an ordinary picture."""
+    path = written(tmp_path, "a.jpg", encoded(gradient(), "MPO", save_all=True, append_images=[gradient(8, 8)]))
+    info = decoder.verify(path)
+    assert (info.width, info.warnings) == (64, ())
+    assert abs(pixels(decoder, path) - np.asarray(gradient()).astype(int)).mean() < 5
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_mutilated_pictures_never_kill_the_child(decoder: Decoder, data: st.DataObject) -> None:
+    """Whatever bytes are changed or lost, the answer is a picture or a reason."""
+    name = data.draw(st.sampled_from(sorted(ACCEPTED)))
+    original = ACCEPTED[name]()
+    places = st.integers(0, min(len(original), 400) - 1)
+    damaged = bytearray(original)
+    for at, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=8)):
+        damaged[at] = value
+    cut = data.draw(st.integers(0, len(original)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(Path(folder), "a.png", bytes(damaged[:cut] if cut % 2 else damaged))
+        try:
+            assert decoder.thumbnail(path, 32).size
+        except DatasetError as err:
+            assert "died" not in err.title and err.hint
 
 
 def test_threads_share_one_child(decoder: Decoder, tmp_path: Path) -> None:
