@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -137,9 +137,12 @@ def load_lora(path: Path) -> tuple[dict[str, Tensor], list[Target]]:
     grouped = _grouped(header, _SUFFIXES[layout])
     alphas = _header_alphas(header) if layout == "diffusers" else {}
     pairs = {}
-    with safe_open(path, framework="pt") as file:
-        for base, names in grouped.items():
-            pairs[base] = _factors(header, file, base, names, alphas.get(base))
+    try:
+        with safe_open(path, framework="pt") as file:
+            for base, names in grouped.items():
+                pairs[base] = _factors(header, file, base, names, alphas.get(base))
+    except (SafetensorError, OSError) as err:
+        raise _refused(header, f"reading it failed: {err}", "Get the file again, or check the disk.") from err
     modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
     state, targets = {}, []
     for module, factors in sorted(modules.items(), key=lambda item: place_order(item[0])):

@@ -20,7 +20,13 @@ from engine.config import RunConfig
 from engine.models.header import read_header
 
 MAX_TAGS = 2000
-"""Tags counted per folder at most, so that the header stays readable for everyone."""
+"""Tags counted in all at most, the most frequent ones; readers refuse headers of more than a megabyte."""
+
+MAX_TAG = 100
+"""Longest tag counted, in characters: whole sentences are no tags."""
+
+MAX_PROMPTS = 100
+"""Sample prompts written at most, each cut at 2000 characters."""
 
 _OPTIMIZERS = {
     "adamw": "torch.optim.adamw.AdamW",
@@ -256,15 +262,17 @@ def _on_request(facts: LoraFacts) -> dict[str, Any]:
     if saving.include_tag_counts:
         # Folder names only where they are asked for too.
         names = {name: name if saving.include_folder_names else str(n) for n, name in enumerate(facts.tag_counts)}
-        wanted["tag_frequency"] = {names[name]: _frequent(counts) for name, counts in facts.tag_counts.items()}
+        wanted["tag_frequency"] = {
+            names[name]: _frequent(counts, MAX_TAGS // len(names)) for name, counts in facts.tag_counts.items()
+        }
     if saving.include_prompts:
-        wanted["sample_prompts"] = [prompt.prompt for prompt in facts.config.sampling.prompts]
+        wanted["sample_prompts"] = [prompt.prompt[:2000] for prompt in facts.config.sampling.prompts[:MAX_PROMPTS]]
     return wanted
 
 
-def _frequent(counts: Mapping[str, int]) -> dict[str, int]:
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return dict(ordered[:MAX_TAGS])
+def _frequent(counts: Mapping[str, int], most: int) -> dict[str, int]:
+    tags = [(tag, count) for tag, count in counts.items() if len(tag) <= MAX_TAG]
+    return dict(sorted(tags, key=lambda item: (-item[1], item[0]))[:most])
 
 
 def _specification(facts: LoraFacts) -> dict[str, str]:

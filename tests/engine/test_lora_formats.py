@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import random
 import stat
 from pathlib import Path
 
@@ -323,6 +325,23 @@ def test_a_truncated_file_and_a_pickle_are_refused(tmp_path: Path) -> None:
     torch.save(state, pickled)
     with pytest.raises(ModelFileError):
         load_lora(pickled)
+
+
+def test_damaged_files_load_or_get_a_model_file_error(tmp_path: Path) -> None:
+    state, targets = _lora(include=(r"blocks\.0\..*(proj|linear1)",))
+    path = tmp_path / "a.safetensors"
+    for layout in ("kohya", "diffusers"):
+        save_lora(path, state, targets, layout, "bfloat16", {"ss_a": "b"})
+        good = path.read_bytes()
+        head = 8 + int.from_bytes(good[:8], "little")
+        chance = random.Random(3)
+        for _ in range(150):
+            damaged = bytearray(good)
+            for _ in range(chance.randint(1, 3)):
+                damaged[chance.randrange(head + 40)] = chance.randrange(256)
+            path.write_bytes(damaged)
+            with contextlib.suppress(ModelFileError):
+                load_lora(path)
 
 
 def test_fit_state_rescales_to_the_wanted_strength() -> None:

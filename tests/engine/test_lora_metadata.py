@@ -116,7 +116,7 @@ def test_tag_counts_name_folders_only_when_folders_are_asked_for() -> None:
 
 
 def test_tag_counts_are_bounded() -> None:
-    many = {"f": {f"tag{n:05d}": n for n in range(10_000)}}
+    many = {"f": {**{f"tag{n:05d}": n for n in range(10_000)}, "a sentence " * 20: 20_000}}
     config = _config(saving={"include_tag_counts": True})
     tags = json.loads(build_metadata(_facts(config, tag_counts=many))["ss_tag_frequency"])["0"]
     assert len(tags) == MAX_TAGS and min(tags.values()) == 8000
