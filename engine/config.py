@@ -206,7 +206,8 @@ class OptimizerConfig(Part):
     learning_rate: Positive = 1e-4
     weight_decay: NonNegative = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    beta2: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Decay of the second average; unset takes the published 0.99 for Lion and 0.999 for the others."""
     eps: Positive = 1e-8
     d_coef: Positive = 1.0
     """Prodigy's factor on its own estimate."""
@@ -214,6 +215,12 @@ class OptimizerConfig(Part):
     """Learning rate of the up matrices relative to the down matrices (LoRA+)."""
     max_grad_norm: NonNegative = 1.0
     """Gradients are scaled down to this norm; 0 is off."""
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Both decays, the second resolved by the optimizer's name."""
+        beta2 = (0.99 if "lion" in self.name else 0.999) if self.beta2 is None else self.beta2
+        return self.beta1, beta2
 
 
 class ScheduleConfig(Part):

@@ -192,7 +192,7 @@ def _optimizer_args(facts: LoraFacts) -> str:
     optimizer = facts.config.optimizer
     args: dict[str, Any] = {"weight_decay": optimizer.weight_decay}
     if optimizer.name != "adafactor":
-        args.update(betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
+        args.update(betas=optimizer.betas, eps=optimizer.eps)
     if optimizer.name == "prodigy":
         args["d_coef"] = optimizer.d_coef
     return "(" + ",".join(f"{key}={value}" for key, value in args.items()) + ")"

@@ -104,27 +104,21 @@ def _groups(lora: LoraSet, config: OptimizerConfig) -> Groups:
     ]
 
 
-def _betas(config: OptimizerConfig) -> tuple[float, float]:
-    return config.beta1, config.beta2
-
-
 def _adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
     # fused: elementwise, so as deterministic as the loop over parameters, in one pass over each and without
     # temporaries; for some hundred small matrices it takes a fifth of the loop's time on a CPU.
-    return torch.optim.AdamW(
-        groups, config.learning_rate, _betas(config), config.eps, config.weight_decay, fused=True
-    )
+    return torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, config.weight_decay, fused=True)
 
 
 def _lion(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return Lion(groups, config.learning_rate, _betas(config), config.weight_decay)
+    return Lion(groups, config.learning_rate, config.betas, config.weight_decay)
 
 
 def _bitsandbytes(name: str) -> Callable[[Groups, OptimizerConfig], Optimizer]:
     def build(groups: Groups, config: OptimizerConfig) -> Optimizer:
         with _quiet_bitsandbytes():
             kind = getattr(_library("bitsandbytes", config.name).optim, name)
-        given: dict[str, Any] = {"betas": _betas(config), "weight_decay": config.weight_decay}
+        given: dict[str, Any] = {"betas": config.betas, "weight_decay": config.weight_decay}
         if "Adam" in name:
             given["eps"] = config.eps
         optimizer: Optimizer = kind(groups, lr=config.learning_rate, **given)
@@ -153,7 +147,7 @@ def _prodigy(groups: Groups, config: OptimizerConfig) -> Optimizer:
     optimizer: Optimizer = _library("prodigyopt", config.name).Prodigy(
         groups,
         lr=config.learning_rate,
-        betas=_betas(config),
+        betas=config.betas,
         eps=config.eps,
         d_coef=config.d_coef,
         use_bias_correction=True,
@@ -173,7 +167,7 @@ def _adamw_schedulefree(groups: Groups, config: OptimizerConfig) -> Optimizer:
             "Set optimizer.beta1 = 0.9.",
         )
     optimizer: Optimizer = _library("schedulefree", config.name).AdamWScheduleFree(
-        groups, lr=config.learning_rate, betas=_betas(config), eps=config.eps, weight_decay=config.weight_decay
+        groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
     )
     return optimizer
 
