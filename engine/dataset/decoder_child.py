@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from engine.dataset.regular import open_regular
 from engine.errors import DatasetError
@@ -38,8 +38,8 @@ _BROKEN = (
 )  # fmt: skip
 
 _REFUSED_MODES = {
-    "F": "32-bit floating-point samples have no agreed white",
-    "I": "32-bit integer samples have no agreed white",
+    "F": "floating-point samples have no agreed white",
+    "I": "signed and 32-bit samples have no agreed white",
     "LAB": "L*a*b* samples are not RGB",
     "HSV": "HSV samples are not RGB",
 }
@@ -179,7 +179,7 @@ def _unknown(path: str, head: bytes) -> DatasetError:
     shown = safe_text(path)
     own = next((name for magic, name in _OWN_MAGIC if head.startswith(magic)), None)
     if own or (head[4:12] == b"ftypavif" and "AVIF" in Image.OPEN):
-        detail = f"{shown} starts like a {own or 'AVIF'} file, but its header is damaged"
+        detail = f"{shown} starts like a {own or 'AVIF'} file, but its header is damaged or of a rare kind"
         return DatasetError("A picture is broken", detail, _MEND)
     start = head.lstrip()
     found = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
@@ -303,8 +303,8 @@ def _flattened(picture: Image.Image, background: str) -> tuple[Image.Image, floa
     picture.load()
     if picture.mode.startswith("I;16"):
         # convert("L") would clip at 255: nearly all of it white. 65535 / 257 = 255.
-        wide = picture.convert("I").point(lambda value: value * (1 / 257) + 0.5)
-        return wide.convert("L").convert("RGB"), 0.0
+        grey = picture.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+        return (ImageOps.invert(grey) if _white_is_zero(picture) else grey).convert("RGB"), 0.0
     if "transparency" not in picture.info and picture.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
         return picture.convert("RGB"), 0.0
     rgba = picture.convert("RGBA")
@@ -313,6 +313,11 @@ def _flattened(picture: Image.Image, background: str) -> tuple[Image.Image, floa
     flat.paste(rgba, mask=alpha)
     opaque = sum(value * count for value, count in enumerate(alpha.histogram()))
     return flat, 1.0 - opaque / (255 * rgba.width * rgba.height)
+
+
+def _white_is_zero(picture: Image.Image) -> bool:
+    """Whether a 16-bit TIFF counts from white; Pillow heeds that tag at 8 bits only."""
+    return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(262) == 0
 
 
 _OPERATIONS = {"probe": _probe, "verify": _verify, "pixels": _pixels, "thumbnail": _thumbnail}

@@ -39,6 +39,26 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: b
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def tiff(samples: np.ndarray, photometric: int, kind: int = 1) -> bytes:
+    """An uncompressed TIFF by hand: samples (h, w, channels) of any type; ``kind`` 1 unsigned, 2 signed, 3 float."""
+    order = ">" if samples.dtype.byteorder == ">" else "<"
+    height, width, channels = samples.shape
+    data, bits, count = samples.tobytes(), 8 * samples.itemsize, 11
+    tail = 8 + 2 + count * 12 + 4
+    lists = struct.pack(f"{order}{2 * channels}H", *[bits] * channels, *[kind] * channels)
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, tail if channels > 2 else bits), (259, 3, 1, 1),
+        (262, 3, 1, photometric), (273, 4, 1, tail + len(lists)), (277, 3, 1, channels), (278, 4, 1, height),
+        (279, 4, 1, len(data)), (284, 3, 1, 1), (339, 3, channels, tail + 2 * channels if channels > 2 else kind),
+    ]  # fmt: skip
+    entries = b"".join(
+        struct.pack(f"{order}HHI" + ("H2x" if size == 3 and many == 1 else "I"), tag, size, many, value)
+        for tag, size, many, value in tags
+    )
+    magic = b"MM\0*" if order == ">" else b"II*\0"
+    return magic + struct.pack(f"{order}IH", 8, count) + entries + bytes(4) + lists + data
+
+
 def turned(orientation: int) -> Image.Exif:
     """EXIF that asks for a turn."""
     exif = Image.Exif()

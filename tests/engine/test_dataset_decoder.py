@@ -17,7 +17,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import ACCEPTED, OSC_52, REFUSED, P, encoded, gradient, picture_file, png, turned
+from pictures import ACCEPTED, OSC_52, REFUSED, P, encoded, gradient, picture_file, png, tiff, turned
 from PIL import Image, features
 
 from engine.config import BucketConfig
@@ -104,6 +104,29 @@ def test_16_bit_colour(decoder: Decoder, tmp_path: Path) -> None:
     """Pillow takes the high byte of each sample."""
     found = pixels(decoder, written(tmp_path, "a.png", ACCEPTED["rgb16.png"]()), Placement(8, 8, 8, 8, 0, 0))
     assert (found == [255, 128, 0]).all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_tiffs(decoder: Decoder, tmp_path: Path, order: str) -> None:
+    """Either byte order; colour; and grey that counts from white, which Pillow alone would give as a negative."""
+    eight = Placement(8, 8, 8, 8, 0, 0)
+    colour = np.full((8, 8, 3), [65535, 32896, 257], dtype=f"{order}u2")
+    assert (pixels(decoder, written(tmp_path, "a.tif", tiff(colour, 2)), eight) == [255, 128, 1]).all()
+    grey = np.full((8, 8, 1), 257, dtype=f"{order}u2")
+    # Pillow does not know the last kind in big-endian order: refused, not inverted.
+    for photometric, value in ((1, 1), (0, 254))[: 2 if order == "<" else 1]:
+        assert (pixels(decoder, written(tmp_path, "b.tif", tiff(grey, photometric)), eight) == value).all()
+    narrow = np.full((8, 8, 1), 1, dtype="u1")
+    assert (pixels(decoder, written(tmp_path, "c.tif", tiff(narrow, 0)), eight) == 254).all()
+
+
+def test_samples_without_an_agreed_white(decoder: Decoder, tmp_path: Path) -> None:
+    """Signed, 32-bit and floating-point TIFFs are refused."""
+    for kind, name in ((1, "u4"), (2, "i2"), (3, "f4")):
+        for channels in (1, 3):
+            samples = np.ones((8, 8, channels), dtype=name)
+            with pytest.raises(DatasetError):
+                decoder.probe(written(tmp_path, "a.tif", tiff(samples, 1 if channels == 1 else 2, kind)))
 
 
 def test_cmyk_looks_like_its_original(decoder: Decoder, tmp_path: Path) -> None:
