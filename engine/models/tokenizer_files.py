@@ -104,15 +104,23 @@ def _pick_t5(place: Path) -> tuple[Path, ...] | None:
     return (spiece,) if spiece.is_file() else None
 
 
+def json_kind(data: bytes) -> str:
+    """``BPE`` or ``Unigram`` for the content of a ``tokenizer.json``; older files leave the type out.
+
+    Raises:
+        ValueError, KeyError, TypeError, RecursionError: it is not one.
+    """
+    model = json.loads(data)["model"]
+    kind = model.get("type") if isinstance(model, dict) else None
+    return str(kind or ("Unigram" if isinstance(model["vocab"], list) else "BPE"))
+
+
 def _json_kind(path: Path) -> str:
     """The kind of model in a ``tokenizer.json``; empty where it cannot be told."""
     try:
-        if path.stat().st_size > 64 * 2**20:
-            return ""
-        kind = json.loads(path.read_bytes())["model"]["type"]
+        return json_kind(path.read_bytes()) if path.stat().st_size <= 64 * 2**20 else ""
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return str(kind)
 
 
 def _beside(kind: str, weights: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from engine.errors import ModelFileError
-from engine.models.tokenizer_files import find_clip_files, find_t5_files
+from engine.models.tokenizer_files import find_clip_files, find_t5_files, json_kind
 from engine.text import safe_text
 
 Ids = list[list[int]]
@@ -155,7 +155,7 @@ class _Explained:
 def _from_json(path: Path, data: bytes, kind: str) -> Tokenizer:
     """A ``tokenizer.json`` without its own padding and truncation."""
     with _Explained(path):
-        found = json.loads(data)["model"]["type"]
+        found = json_kind(data)
         core = Tokenizer.from_str(data.decode("utf-8"))
     if found != kind:
         raise _damaged(path, f"it describes a {safe_text(found, 40)} tokenizer, expected {kind}")
