@@ -139,6 +139,8 @@ def text_lines(report: Report, width: int) -> Iterator[str]:
 def _table(images: list[Report], width: int) -> Iterator[str]:
     name_width = min(_NAME_WIDTH, max(7, *(cell_len(image["name"]) for image in images)))
     head = f"{'picture':{name_width}}  {'repeats':>7}  {'size':>11}  {'bucket':>9}  {'crop at':>9}  "
+    counted = images[0]["tokens"] is not None
+    head += f"{'CLIP/T5':>9}  " if counted else ""
     room = max(_CAPTION_WIDTH, width - len(head))
     yield head + "caption"
     for image in images:
@@ -147,6 +149,8 @@ def _table(images: list[Report], width: int) -> Iterator[str]:
         crop = "{},{}".format(*image["crop"])
         name = set_cell_size(safe_text(image["name"]), name_width)
         columns = f"{name}  {image['repeats']:>7}  {size:>11}  {bucket:>9}  {crop:>9}  "
+        if counted:
+            columns += f"{'{clip}/{t5}'.format(**image['tokens']):>9}  "
         yield columns + _cut(" ".join(safe_text(image["caption"], limit=room * 4, newlines=True).split()), room)
 
 
@@ -155,6 +159,10 @@ def _cut(text: str, width: int) -> str:
 
 
 def _verdict(summary: Report) -> str:
-    counts = f"{summary['images']} pictures, {summary['per_epoch']} an epoch, in {summary['buckets']} buckets"
-    found = f"{summary['errors']} errors, {summary['warnings']} warnings"
-    return f"{counts}; {found}"
+    seen = f"{_count(summary['images'], 'picture')}, {summary['per_epoch']} an epoch, in"
+    found = f"{_count(summary['errors'], 'error')}, {_count(summary['warnings'], 'warning')}"
+    return f"{seen} {_count(summary['buckets'], 'bucket')}; {found}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
