@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
@@ -121,6 +122,10 @@ class Run:
             self.events.close()
 
     def _work(self) -> Outcome:
+        if helper_rank():
+            # The main process owns the folder; this one computes its share and learns the folder from it.
+            with tempfile.TemporaryDirectory(prefix="lorakiln-") as scratch:
+                return self._train(RunFolder(Path(scratch)))
         if self.folder is None:
             self.folder = create_run_folder(self.config.runs_dir, self.config.name)
         with lock_folder(self.folder), log_to(self.folder.log):
@@ -130,19 +135,22 @@ class Run:
                 self.events.open_file(self.folder.events)
             except OSError as err:
                 raise disk_error(err, self.folder.events) from err
-            self._enter("preparing")
-            # torch and its companions take seconds to import: here, while the screen is already up.
-            from engine.trainer import Trainer
-            from engine.training.control import Control
+            return self._train(self.folder)
 
-            control = Control(self._commands, self.events)
-            trainer = Trainer(self.config, self.folder, self.events, control, self._enter)
-            sampler = MemorySampler(self.events, peak=trainer.peak_gb)
-            sampler.start()
-            try:
-                return trainer.train()
-            finally:
-                sampler.stop()
+    def _train(self, folder: RunFolder) -> Outcome:
+        self._enter("preparing")
+        # torch and its companions take seconds to import: here, while the screen is already up.
+        from engine.trainer import Trainer
+        from engine.training.control import Control
+
+        control = Control(self._commands, self.events)
+        trainer = Trainer(self.config, folder, self.events, control, self._enter)
+        sampler = MemorySampler(self.events, peak=trainer.peak_gb)
+        sampler.start()
+        try:
+            return trainer.train()
+        finally:
+            sampler.stop()
 
     def _fail(self, title: str, detail: str, hint: str) -> None:
         trace = traceback.format_exc()
@@ -159,6 +167,12 @@ class Run:
             )
         )
         self._enter("failed")
+
+
+def helper_rank() -> int:
+    """This process's number among those that share a run (``accelerate launch``, ``torchrun``); 0 is the main one."""
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() else 0
 
 
 def open_run(folder: Path) -> Run:

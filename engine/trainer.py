@@ -7,6 +7,7 @@ sample, ask whether to stop. What a step is made of lives in :mod:`engine.traini
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,12 +21,12 @@ from engine.errors import RunError
 from engine.events import EpochDone, EventLog, Log, RunStarted
 from engine.files import RunFolder
 from engine.training.control import Control
-from engine.training.device import compute_for
+from engine.training.device import Compute, compute_for
 from engine.training.keeper import Keeper
 from engine.training.kit import Kit, build_kit
 from engine.training.ledger import Ledger, Told, refuse_nonfinite
 from engine.training.optimizer import clip_gradients
-from engine.training.prepare import Stopped, check_base, prepare
+from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
 from engine.training.release import leave_gpu, return_to_gpu, room_on_host
 from engine.training.schedule import set_learning_rate
 
@@ -96,7 +97,7 @@ class Trainer:
         base = check_base(config)
         compute = compute_for(config, base.transformer.dtype)
         self.enter("caching")
-        prepared = prepare(config, base, compute, events, self.control.stopping)
+        prepared = self._prepare(base, compute)
         self.enter("loading")
         self.kit = build_kit(config, base, compute, prepared, events, self.control)
         self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter)
@@ -114,6 +115,21 @@ class Trainer:
                 resumed_step=self.ledger.place.step,
             )
         )
+
+    def _prepare(self, base: Base, compute: Compute) -> Prepared:
+        """Fill the caches in the main process; the others then find them full.
+
+        Raises:
+            Stopped: the user stopped the run meanwhile.
+        """
+        prepared = None
+        if compute.is_main:
+            with contextlib.suppress(Stopped):
+                prepared = prepare(self.config, base, compute, self.events, self.control.stopping)
+        if compute.from_main(prepared is None):
+            raise Stopped
+        self.folder = compute.from_main(self.folder)
+        return prepared or prepare(self.config, base, compute, self.events, lambda: False)
 
     def _loop(self) -> bool:
         """Every step that is left; True if the user ended the run."""
@@ -150,6 +166,7 @@ class Trainer:
             total += loss.detach()
             data_s += ready - start
             model_s += time.perf_counter() - ready
+        total = kit.compute.sum(total)
         start = time.perf_counter()
         names = "; ".join(micro.names for micro in micros)
         grad_norm = self._update(turn, total, names)
@@ -174,6 +191,7 @@ class Trainer:
     def _obey(self) -> bool:
         """Carry out what was asked since the last step; True if the run ends here."""
         self.control.poll()
+        self._agree()
         self._serve()
         if self.control.pause and not self.control.stop_now:
             self._hold()
@@ -184,6 +202,11 @@ class Trainer:
                 "Free some space, then resume the run.",
             )
         return self.control.stop_now
+
+    def _agree(self) -> None:
+        """Let every process act on what the main one was asked."""
+        if self.kit.compute.processes > 1:
+            self.control.adopt(self.kit.compute.from_main(self.control.flags()))
 
     def _serve(self) -> None:
         """Save and sample if asked."""
@@ -206,6 +229,7 @@ class Trainer:
             if not released:
                 self._serve()
             self.control.wait(0.5)
+            self._agree()
         if released:
             return_to_gpu(self.kit)
         self.ledger.leave_out(time.monotonic() - began)

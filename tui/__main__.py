@@ -38,6 +38,9 @@ exit codes: 0 done, 1 failed, 2 bad input or usage, 3 run stopped on request, 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `kiln` with ``argv`` (default: the process's) and return its exit code."""
     _set_environment()
+    if os.environ.get("RANK", "0") != "0":
+        # One of several processes of a run (`accelerate launch`): only the main one speaks.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)

@@ -7,6 +7,8 @@ cancelled stop leaves nothing behind.
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.commands import (
     CancelStop,
     Command,
@@ -20,6 +22,8 @@ from engine.commands import (
     StopNow,
 )
 from engine.events import EventLog, Log, StopPlanned
+
+_FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now")
 
 
 class Control:
@@ -47,6 +51,15 @@ class Control:
         command = self.commands.wait(timeout_s)
         if command is not None:
             self.fold(command)
+
+    def flags(self) -> dict[str, Any]:
+        """Everything in force, as plain values for other processes to :meth:`adopt`."""
+        return {name: getattr(self, name) for name in _FLAGS}
+
+    def adopt(self, flags: dict[str, Any]) -> None:
+        """Take over another process's flags: all processes of a run obey the main one's user."""
+        for name in _FLAGS:
+            setattr(self, name, flags[name])
 
     def stopping(self) -> bool:
         """Whether the stage in progress should end early; called often, from this thread only."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from engine.config import RunConfig
@@ -65,13 +66,33 @@ class Compute:
         self.accelerator.backward(loss)
 
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Add up the gradients of all processes; nothing to do for one."""
+        """Add up the gradients of all processes, in one message; nothing to do for one."""
         if self.processes == 1:
             return
         for parameter in parameters:
-            if parameter.grad is None:
+            if parameter.grad is None:  # this process had no micro-batch in a short last step
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
+        flat = self.sum(
+            torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+        )
+        parts = flat.split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of ``value`` over all processes, on each of them."""
+        if self.processes == 1:
+            return value
+        summed: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return summed
+
+    def from_main(self, value: Any) -> Any:
+        """The main process's ``value``, on every process; each must call this as often as the others."""
+        if self.processes == 1:
+            return value
+        values = [value]
+        broadcast_object_list(values, from_process=0)
+        return values[0]
 
     def peak_gb(self) -> float:
         """Highest memory torch held on the GPU so far, GiB; 0 on a CPU."""

@@ -22,7 +22,7 @@ STATE_EVERY_S = 300.0
 
 
 class Keeper:
-    """Saves and samples for one run.
+    """Saves and samples for one run, in its main process; in the others saving and sampling do nothing.
 
     Args:
         enter: enters a state of the run and returns the one before.
@@ -84,6 +84,8 @@ class Keeper:
             DiskError: something could not be written; what stood there before is unharmed.
         """
         place = self.ledger.snapshot()
+        if not self.kit.compute.is_main:
+            return
         with self._during("saving"):
             with eval_weights(self.kit.optimizer, self.kit.lora):
                 self.last_lora = export_lora(self.config, self.folder, self.kit, place, kind, self.events)
@@ -95,6 +97,8 @@ class Keeper:
         Raises:
             DiskError: it could not be written; earlier states are unharmed.
         """
+        if not self.kit.compute.is_main:
+            return
         tensors, plain = optimizer_state(self.kit.optimizer)
         place, lora = self.ledger.snapshot(), self.kit.lora.state()
         state = TrainingState(place, lora, tensors, plain, self.kit.prepared.identity)
@@ -113,6 +117,8 @@ class Keeper:
         Raises:
             DiskError: a picture could not be written.
         """
+        if not self.kit.compute.is_main:
+            return
         if not self.config.sampling.prompts:
             self.events.append(Log("info", "No sample prompts are set ([[sampling.prompts]])"))
             return

@@ -50,7 +50,7 @@ def build_kit(
     transformer = family.load_transformer(config.model, compute.device, compute.dtype)
     events.append(Progress("load transformer", 1, 1))
     transformer.train()
-    transformer.gradient_checkpointing = config.training.gradient_checkpointing
+    transformer.gradient_checkpointing = config.training.gradient_checkpointing  # type: ignore[assignment]
     targets = select_targets(describe_linears(transformer, family.lora_modules(transformer)), config.lora)
     lora = inject(transformer, targets, config.lora, config.seed)
     _start_from(config, targets, lora)
