@@ -43,7 +43,7 @@ def _facts(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, output_
     placements = [item.view.placement for item in counted]
     return LoraFacts(
         config=config,
-        architecture=family.architecture(kit.base.variant),
+        architecture=f"{family.architecture(kit.base.variant)}/lora",
         base_model_version=family.base_model_version,
         output_name=output_name,
         session_id=f"{folder.name}-{config.seed}",

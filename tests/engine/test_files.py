@@ -70,7 +70,7 @@ def test_slug_never_escapes(name):
     reduced = slug(name)
     assert reduced and len(reduced) <= 80
     assert os.path.basename(reduced) == reduced
-    assert not reduced.startswith(".") and ".." != reduced
+    assert not reduced.startswith(".") and reduced != ".."
     assert slug(reduced) == reduced
 
 
