@@ -42,7 +42,7 @@ def flux_sizes(part: Part) -> dict[str, Any]:
     sizes["depth"], sizes["depth_single_blocks"] = depth, singles
     agree(header, params, "depth", depth, f"double_blocks.{depth - 1}" if depth else "the absence of double_blocks")
     agree(header, params, "depth_single_blocks", singles, f"single_blocks.{singles - 1}")
-    sizes["guidance_embed"] = shapes.has("guidance_in.in_layer.weight") or shapes.has("guidance_in.out_layer.weight")
+    sizes["guidance_embed"] = any(name.startswith("guidance_in.") for name in part.tensors)
     said = "the presence of guidance_in" if sizes["guidance_embed"] else "the absence of guidance_in"
     agree(header, params, "guidance_embed", sizes["guidance_embed"], said)
     sizes["qkv_bias"] = _qkv_bias(part, shapes, params)

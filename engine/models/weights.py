@@ -99,7 +99,8 @@ def _check_names(
         for name, info in sources.items()
         if name in wanted and info.shape != tuple(wanted[name][0])
     ]
-    packed = [f"{info.name} ({info.dtype})" for info in sources.values() if info.dtype not in DTYPES]
+    every = (*sources.values(), *scales.values())
+    packed = [f"{info.name} ({info.dtype})" for info in every if info.dtype not in DTYPES]
     for what, names in (
         ("missing", missing), ("unexpected", unexpected), ("wrong shape", clashes), ("unusable dtype", packed),
     ):  # fmt: skip

@@ -243,6 +243,14 @@ def test_scales_of_unknown_form(tmp_path: Path) -> None:
         load_flux(path, CPU, torch.float32)
 
 
+def test_block_scales_are_refused_by_their_type(tmp_path: Path) -> None:
+    tensors = scaled(random_tensors(layout(TINY)), True, torch.float8_e4m3fn)
+    tensors["img_in.weight_scale"] = torch.zeros(64, 2, dtype=torch.uint8)
+    path = write(tmp_path / "m.safetensors", tensors, TINY.to_dict())
+    with pytest.raises(ModelFileError, match=r"unusable dtype: img_in\.weight_scale \(U8\)"):
+        load_flux(path, CPU, torch.float32)
+
+
 def test_only_one_tensor_at_a_time_is_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Converting on the way, so that what was read and what is kept are different memory."""
     path = tiny_flux(tmp_path / "m.safetensors")
