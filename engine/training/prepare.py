@@ -128,7 +128,7 @@ def prepare(
         Stopped: ``should_stop`` became true.
     """
     store = open_store(config)
-    with Decoder() as decoder:
+    with Decoder(config.dataset.max_megapixels) as decoder:
         samples = scan(config, decoder, events)
         order = Order(samples, config, compute.processes)
         views, captions = _unique(order)
