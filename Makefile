@@ -48,14 +48,11 @@ test: lint ## the gate: lint and every test but those marked slow, gpu or crash
 	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -n 2 -m 'not slow and not gpu and not crash'
 
 test-slow: $(STAMP) ## tests marked slow or crash; figures go to docs/figures
-	@mkdir -p docs/figures
 	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -m '(slow or crash) and not gpu' --durations=15 | tee .slow.out
 	$(PYTHON) -m tests.bench.figures docs/figures/$(TODAY)-slow.md < .slow.out; rm -f .slow.out
 
 bench: $(STAMP) ## benchmarks; figures go to docs/figures
-	@mkdir -p docs/figures
-	$(PYTHON) -m tests.bench.bench_overhead | tee .bench.out
-	$(PYTHON) -m tests.bench.figures docs/figures/$(TODAY)-bench.md < .bench.out; rm -f .bench.out
+	$(PYTHON) -m tests.bench docs/figures/$(TODAY)-bench.md
 
 pocket: $(STAMP) ## build the pocket model anew, in stages that can be interrupted
 	$(PYTHON) -m engine.models.pocket.build
