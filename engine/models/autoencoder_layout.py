@@ -75,6 +75,12 @@ def autoencoder_sizes(part: Part) -> AutoencoderSizes:
         shift_factor=stated_float(header, params, "shift_factor", default.shift_factor),
         quant_conv="quant_conv.weight" in tensors or "post_quant_conv.weight" in tensors,
     )
+    if not sizes.scale_factor:
+        raise ModelFileError(
+            "A model file contradicts itself",
+            f"{safe_text(header.path, 400)}: params in the header's metadata: scale_factor = 0 makes all latents zero",
+            "Correct its metadata or leave scale_factor out.",
+        )
     _check_groups(part, sizes)
     return sizes
 

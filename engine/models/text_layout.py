@@ -76,7 +76,7 @@ def clip_sizes(part: Part) -> ClipSizes:
             f"{safe_text(header.path, 400)}: {heads} heads do not divide the hidden size {hidden}",
             'State num_heads as JSON under "params" in the header\'s metadata.',
         )
-    return ClipSizes(
+    sizes = ClipSizes(
         vocab_size=told("vocab_size", default.vocab_size, ("embeddings.token_embedding.weight", 0)),
         hidden_size=hidden,
         positions=told("positions", default.positions, ("embeddings.position_embedding.weight", 0)),
@@ -85,6 +85,17 @@ def clip_sizes(part: Part) -> ClipSizes:
             "intermediate_size", default.intermediate_size, ("encoder.layers.N.mlp.fc1.weight", 0)
         ),
         num_heads=heads,
+    )
+    if sizes.vocab_size < 3 or sizes.positions < 3:
+        raise _too_small(
+            part, f"{sizes.vocab_size} tokens and {sizes.positions} positions hold no start, text and end"
+        )
+    return sizes
+
+
+def _too_small(part: Part, detail: str) -> ModelFileError:
+    return ModelFileError(
+        "Not a text encoder that works", f"{safe_text(part.header.path, 400)}: {detail}", "The file is damaged."
     )
 
 
@@ -134,7 +145,7 @@ def t5_sizes(part: Part) -> T5Sizes:
         )
     d_kv = inner[0] // heads if inner else default.d_kv
     agree(header, params, "d_kv", d_kv, inner[1] if inner else "T5")
-    return T5Sizes(
+    sizes = T5Sizes(
         vocab_size=told("vocab_size", default.vocab_size, ("shared.weight", 0)),
         d_model=told("d_model", default.d_model, ("shared.weight", 1), ("encoder.final_layer_norm.weight", 0)),
         d_kv=d_kv,
@@ -144,6 +155,10 @@ def t5_sizes(part: Part) -> T5Sizes:
         buckets=told("buckets", default.buckets, (f"{attention}.relative_attention_bias.weight", 0)),
         max_distance=stated_int(header, params, "max_distance", default.max_distance),
     )
+    # Half the buckets look each way, half of those are exact; the others divide by log(max_distance / exact).
+    if sizes.buckets < 4 or sizes.max_distance <= sizes.buckets // 4:
+        raise _too_small(part, f"{sizes.buckets} buckets of relative positions up to {sizes.max_distance}")
+    return sizes
 
 
 def t5_layout(sizes: T5Sizes) -> Layout:

@@ -125,6 +125,7 @@ def test_prefixes_scale_and_precision(prefix: str, tmp_path: Path) -> None:
         ({"norm_groups": 3}, "3 groups do not divide"),
         ({"norm_groups": 0}, "norm_groups = 0"),
         ({"scale_factor": "x"}, "scale_factor"),
+        ({"scale_factor": 0}, "scale_factor = 0"),
         ({"ch_mult": "1"}, "ch_mult"),
     ],
 )

@@ -204,6 +204,13 @@ def test_t5_in_plain_fp8(tmp_path: Path) -> None:
     assert torch.equal(found.net.shared.weight, state["shared.weight"].to(torch.bfloat16))
 
 
+def test_sizes_that_cannot_work(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="32 buckets of relative positions up to 8"):
+        load_t5(write(tmp_path / "t.safetensors", t5_state(new_t5()), {"max_distance": 8}), "cpu", torch.float32)
+    with pytest.raises(ModelFileError, match="2 positions hold no start, text and end"):
+        load_clip(write(tmp_path / "c.safetensors", clip_state(new_clip(2)), {"num_heads": 4}), "cpu", torch.float32)
+
+
 def test_a_decoder_is_not_expected(tmp_path: Path) -> None:
     state = t5_state(new_t5()) | {"decoder.block.0.layer.0.layer_norm.weight": torch.ones(24)}
     with pytest.raises(ModelFileError, match=r"unexpected: decoder\.block\.0"):
