@@ -78,7 +78,7 @@ def autoencoder_sizes(part: Part) -> AutoencoderSizes:
     if not sizes.scale_factor:
         raise ModelFileError(
             "A model file contradicts itself",
-            f"{safe_text(header.path, 400)}: params in the header's metadata: scale_factor = 0 makes all latents zero",
+            f"{safe_text(header.path, 400)}: scale_factor = 0 in the header's params makes all latents zero",
             "Correct its metadata or leave scale_factor out.",
         )
     _check_groups(part, sizes)
