@@ -1,0 +1,157 @@
+"""What accidents do to a run: full disks, folders that cannot be written, changed datasets, swapped models."""
+
+import errno
+import gc
+import os
+import shutil
+
+import pytest
+from pocket import FILES, finish, pictures, pocket_config, submit_after, told
+
+from engine.commands import StopNow
+from engine.config import RunConfig
+from engine.events import Log, RunFailed, RunStarted
+from engine.files import RunFolder
+from engine.models.autoencoder import Autoencoder
+from engine.models.family import Flux1, FluxTextEncoder
+from engine.run import Run, open_run
+
+
+def test_encoders_are_gone_before_the_transformer_arrives(tmp_path, monkeypatch):
+    load = Flux1.load_transformer
+    alive = []
+
+    def loading(self, *args):
+        alive.extend(type(o).__name__ for o in gc.get_objects() if isinstance(o, Autoencoder | FluxTextEncoder))
+        return load(self, *args)
+
+    monkeypatch.setattr(Flux1, "load_transformer", loading)
+    assert finish(Run(pocket_config(tmp_path, training={"steps": 1}))).exit_reason == "finished"
+    assert alive == []
+
+
+def test_a_disk_that_fills_up_costs_no_saved_step(tmp_path, monkeypatch):
+    config = pocket_config(tmp_path, training={"state_every_steps": 1})
+    fsync, full = os.fsync, []
+
+    def failing(fd):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    from engine.trainer import Trainer
+
+    step_of = Trainer._step
+
+    def stepping(self, turn):
+        if turn.step == 5:
+            full.append(1)
+        step_of(self, turn)
+
+    monkeypatch.setattr(Trainer, "_step", stepping)
+    run = finish(Run(config))
+    [failure] = told(run, RunFailed)
+    assert failure.title == "The disk is full" and "unharmed" in failure.hint
+    full.clear()
+    monkeypatch.setattr(Trainer, "_step", step_of)
+    again = finish(open_run(run.folder.root))
+    assert told(again, RunStarted)[0].resumed_step == 4
+    assert again.exit_reason == "finished"
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    run = finish(Run(pocket_config(tmp_path, runs_dir=tmp_path / "file" / "runs")))
+    [failure] = told(run, RunFailed)
+    assert str(tmp_path / "file") in failure.detail
+    assert run.folder is None
+
+
+def test_a_read_only_cache_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    run = finish(Run(pocket_config(tmp_path, cache_dir=tmp_path / "file" / "cache")))
+    [failure] = told(run, RunFailed)
+    assert failure.hint and str(tmp_path / "file") in failure.detail
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder.mkdir(), "picture"),
+        (lambda folder: None, "data2"),
+        (lambda folder: pictures(folder, 2) and (folder / "00.txt").write_bytes(b"\xff\xfe\xff"), "00.txt"),
+        (lambda folder: pictures(folder, 2) and (folder / "00.png").write_bytes(b""), "00.png"),
+        (lambda folder: pictures(folder, 2) and shutil.copy(folder / "00.png", folder / "00.jpg"), "00.jpg"),
+    ],
+    ids=["empty", "absent", "encoding", "zero bytes", "one stem"],
+)
+def test_bad_datasets_are_refused_before_anything_is_loaded(tmp_path, make, words):
+    folder = tmp_path / "data2"
+    make(folder)
+    run = finish(Run(pocket_config(tmp_path, dataset={"folders": [{"path": folder}]})))
+    [failure] = told(run, RunFailed)
+    assert words in failure.title + failure.detail
+    assert failure.hint
+
+
+def test_a_truncated_picture_is_named(tmp_path):
+    folder = pictures(tmp_path / "data2", 2)
+    whole = (folder / "01.png").read_bytes()
+    (folder / "01.png").write_bytes(whole[: len(whole) // 2])
+    run = finish(Run(pocket_config(tmp_path, dataset={"folders": [{"path": folder}]})))
+    [failure] = told(run, RunFailed)
+    assert "01.png" in failure.title + failure.detail
+
+
+def test_a_changed_dataset_is_said_on_resume_and_another_model_refused(tmp_path, monkeypatch):
+    base = tmp_path / "base.safetensors"
+    shutil.copy(FILES / "flux-pocket.safetensors", base)
+    places = {"clip_tokenizer": FILES / "tokenizer", "t5_tokenizer": FILES / "tokenizer_2"}
+    config = pocket_config(tmp_path, model={"transformer": base} | places)
+    submit_after(monkeypatch, {2: [StopNow()], 4: [StopNow()]})
+    run = finish(Run(config))
+    (tmp_path / "data" / "00.txt").write_text("a zorple somewhere else")
+    again = finish(open_run(run.folder.root))
+    assert any("captions changed" in event.text for event in told(again, Log))
+    changed = bytearray(base.read_bytes())
+    changed[-1000] ^= 1
+    base.write_bytes(changed)
+    refused = finish(open_run(run.folder.root))
+    assert told(refused, RunFailed)[0].title == "The base model is another one than before"
+
+
+def test_a_missing_tokenizer_says_which_files_to_put_where(tmp_path):
+    for name in ("flux", "ae", "clip", "t5"):
+        shutil.copy(FILES / f"{name}-pocket.safetensors", tmp_path)
+    model = {
+        key: tmp_path / f"{name}-pocket.safetensors"
+        for key, name in (("transformer", "flux"), ("autoencoder", "ae"), ("clip_l", "clip"), ("t5", "t5"))
+    }
+    run = finish(Run(pocket_config(tmp_path, model=model)))
+    [failure] = told(run, RunFailed)
+    assert "tokenizer" in failure.title.lower()
+    assert "vocab.json" in failure.detail + failure.hint
+
+
+def test_a_hostile_file_name_reaches_no_event(tmp_path):
+    folder = pictures(tmp_path / "data2", 2)
+    name = "a\x1b]0;owned\x07[red][@click=app.quit]"
+    os.rename(folder / "00.png", folder / f"{name}.png")
+    os.rename(folder / "00.txt", folder / f"{name}.txt")
+    config = pocket_config(tmp_path, dataset={"folders": [{"path": folder}]}, training={"steps": 1})
+    run = finish(Run(config))
+    assert run.exit_reason == "finished"
+    assert "\x1b" not in repr([str(event) for event in told(run, object)]).replace("\\x1b", "")
+    for path in run.folder.root.rglob("*.jsonl"):
+        assert b"\x1b" not in path.read_bytes()
+
+
+def test_config_as_run_is_kept(tmp_path):
+    config = pocket_config(tmp_path, training={"steps": 1})
+    run = finish(Run(config))
+    from engine.config_file import load_config
+
+    assert isinstance(run.folder, RunFolder)
+    loaded = load_config(run.folder.config)
+    assert isinstance(loaded, RunConfig) and loaded == config
