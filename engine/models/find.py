@@ -7,77 +7,51 @@ one model folder into several programs, but no file or folder is visited twice.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import platformdirs
 
 from engine.errors import ModelFileError
 from engine.models.detect import ModelInfo, detect
 from engine.models.header import PICKLES
 from engine.models.tokenizer_files import hub_caches
+from engine.text import safe_text
 
 MAX_DEPTH = 16
 MAX_ENTRIES = 1_000_000
 
 _EXTENSIONS = {".safetensors", ".sft", ".gguf", *PICKLES}
-_PROGRAMS = {
-    "ComfyUI": ("models",),
-    "comfyui": ("models",),
-    "stable-diffusion-webui-forge": ("models",),
-    "sd-webui-forge": ("models",),
-    "stable-diffusion-webui": ("models",),
-    "kohya_ss": ("models",),
-    "sd-scripts": ("models",),
-    "fluxgym": ("models",),
-    "models": ("",),
-}
+_FOLDERS = (
+    "ComfyUI/models",
+    "comfyui/models",
+    "stable-diffusion-webui-forge/models",
+    "sd-webui-forge/models",
+    "stable-diffusion-webui/models",
+    "kohya_ss/models",
+    "sd-scripts/models",
+    "fluxgym/models",
+    "models",
+)
 _PARENTS = (".", "~", "~/ai", "~/AI", "/workspace", "/opt")
 
 
 def known_roots() -> list[Path]:
     """Folders where ComfyUI, Forge, kohya's programs and the Hugging Face hub keep models, as far as they exist.
 
-    First come the settings' folders: $KILN_MODELS (separated as in $PATH) and ``folders`` of the table ``[models]``
-    in :func:`settings_file`. The programs are looked for in the working folder, the home folder and /workspace, and
-    where $COMFYUI_PATH points.
-
-    Raises:
-        ModelFileError: the settings file cannot be read.
+    The programs are looked for in the working folder, the home folder, /workspace and /opt, and where $COMFYUI_PATH
+    points.
     """
-    every: list[Path] = [Path(part) for part in os.environ.get("KILN_MODELS", "").split(os.pathsep) if part]
-    every += _settings_folders()
+    every: list[Path] = []
     comfy = os.environ.get("COMFYUI_PATH")
     if comfy:
         every.append(Path(comfy) / "models")
     for parent in _PARENTS:
-        base = Path(parent).expanduser()
-        every += [base / program / sub for program, subs in _PROGRAMS.items() for sub in subs]
+        every += [Path(parent).expanduser() / folder for folder in _FOLDERS]
     every += hub_caches()
     found: dict[str, Path] = {}
     for folder in every:
         if folder.is_dir():
             found.setdefault(os.path.realpath(folder), folder)
     return list(found.values())
-
-
-def settings_file() -> Path:
-    """The user's settings; it need not exist."""
-    return Path(platformdirs.user_config_dir("lorakiln")) / "settings.toml"
-
-
-def _settings_folders() -> list[Path]:
-    path = settings_file()
-    if not path.is_file():
-        return []
-    try:
-        folders = tomllib.loads(path.read_text("utf-8")).get("models", {}).get("folders", [])
-        if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
-            raise ValueError("models.folders must be a list of paths")
-    except (OSError, ValueError, AttributeError, RecursionError) as err:
-        raise ModelFileError("The settings cannot be read", f"{path}: {err}", "Correct or remove the file.") from err
-    return [Path(folder).expanduser() for folder in folders]
 
 
 def find_models(roots: Sequence[Path]) -> list[ModelInfo]:
@@ -92,10 +66,14 @@ def find_models(roots: Sequence[Path]) -> list[ModelInfo]:
     visited: set[tuple[int, int]] = set()
     for root in map(Path, roots):
         if not root.exists():
-            raise ModelFileError("No such folder", f"{root} was given to be searched for models", "Check the path.")
-        paths = [root] if root.is_file() else _walk(root, visited)
-        for path in paths:
-            info = os.stat(path)
+            raise ModelFileError(
+                "No such folder", f"{safe_text(root, 400)} was given to be searched for models", "Check the path."
+            )
+        for path in [root] if root.is_file() else _walk(root, visited):
+            try:
+                info = os.stat(path)
+            except OSError:  # gone since the folder was listed
+                continue
             if (info.st_dev, info.st_ino) not in visited:
                 visited.add((info.st_dev, info.st_ino))
                 found.append(_described(path, info.st_size))

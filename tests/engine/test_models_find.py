@@ -10,7 +10,7 @@ import torch
 from model_files import tiny_flux, write
 
 from engine.errors import ModelFileError
-from engine.models.find import find_models, known_roots, settings_file
+from engine.models.find import find_models, known_roots
 
 
 def test_good_and_bad_files_are_listed(tmp_path: Path) -> None:
@@ -60,14 +60,11 @@ def test_a_root_that_is_not_there(tmp_path: Path) -> None:
 
 def test_known_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "COMFYUI_PATH", "KILN_MODELS"):
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "COMFYUI_PATH"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     wanted = [
-        tmp_path / "named",
-        tmp_path / "set",
         tmp_path / "comfy" / "models",
         tmp_path / "ComfyUI" / "models",
         tmp_path / "stable-diffusion-webui-forge" / "models",
@@ -77,16 +74,9 @@ def test_known_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not set(wanted) & set(known_roots())
     for folder in wanted:
         folder.mkdir(parents=True)
-    monkeypatch.setenv("KILN_MODELS", f"{tmp_path / 'named'}{os.pathsep}{tmp_path / 'absent'}")
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "comfy"))
-    settings_file().parent.mkdir(parents=True)
-    settings_file().write_text(f"[models]\nfolders = ['{tmp_path / 'set'}', '~/ComfyUI/models']\n")
     assert set(wanted) <= set(known_roots())
     assert len(known_roots()) == len(set(known_roots()))
-    for broken in ("[models", "models = 3", "[models]\nfolders = 3"):
-        settings_file().write_text(broken)
-        with pytest.raises(ModelFileError, match=r"settings\.toml"):
-            known_roots()
 
 
 def test_many_files_are_quick(tmp_path: Path) -> None:

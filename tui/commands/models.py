@@ -126,4 +126,6 @@ def described(info: ModelInfo) -> str:
 
 def _nothing(roots: list[Path]) -> str:
     where = ", ".join(safe_text(root, 200) for root in roots) or "the usual folders (none of them exists)"
-    return f"No models found in {where}.\nName a folder with --root DIR, or several in $KILN_MODELS."
+    return (
+        f"No models found in {where}.\nName a folder with --root DIR, or for good as model_folders in your settings."
+    )
