@@ -111,14 +111,14 @@ def expect_part(path: Path, kind: str) -> tuple[ModelInfo, Part]:
     if not info.params and info.family == "flux1":
         _READERS[kind](part)  # raises: a header that contradicts itself says so better than a list of names
     if not info.complete:
-        raise incomplete_error(info)
+        raise _incomplete_error(info)
     return info, part
 
 
 _FAMILIES = {"transformer": ("flux1", "chroma"), "autoencoder": ("flux1",), "clip_l": ("flux1",), "t5": ("flux1",)}
 
 
-def incomplete_error(info: ModelInfo) -> ModelFileError:
+def _incomplete_error(info: ModelInfo) -> ModelFileError:
     """The error for a file that is of the right kind and does not hold all of it, or too much."""
     lines = [info.note] if info.note else []
     if info.missing:

@@ -342,17 +342,6 @@ def family_of(info: ModelInfo) -> Family:
     )
 
 
-def resolve_dtype(setting: str, info: ModelInfo, device: torch.device | str) -> torch.dtype:
-    """The precision of the frozen base: the setting, or for ``auto`` the file's 16-bit type on a GPU (bfloat16 for
-    any other file) and float32 on a CPU.
-    """
-    if setting != "auto":
-        return cast(torch.dtype, getattr(torch, setting))
-    if torch.device(device).type == "cpu":
-        return torch.float32
-    return torch.float16 if info.dtype == "fp16" else torch.bfloat16
-
-
 def _tokenizers(config: ModelConfig) -> tuple[ClipTokenizer, T5Tokenizer]:
     download = config.download_tokenizers
     return (

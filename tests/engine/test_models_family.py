@@ -13,9 +13,9 @@ from model_files import TINY, random_tensors, sparse_file, tiny_flux, write
 from engine.config import LORA_KINDS, ModelConfig
 from engine.errors import ModelFileError
 from engine.models.detect import detect, expect
-from engine.models.family import FLUX1, Family, FluxTextEncoder, TextEmbeds, family_of, resolve_dtype
+from engine.models.family import FLUX1, Family, FluxTextEncoder, TextEmbeds, family_of
 from engine.models.flux import FluxParams, FluxTransformer, image_ids, pack_latents, text_ids, unpack_latents
-from engine.models.flux_file import layout, load_flux
+from engine.models.flux_file import load_flux
 from engine.models.text_layout import T5Sizes, t5_layout
 
 FILES = Path(__file__).resolve().parents[2] / "engine" / "models" / "pocket" / "files"
@@ -201,12 +201,3 @@ def test_control_variants_are_refused_in_words(tmp_path: Path) -> None:
     path = tiny_flux(tmp_path / "fill.safetensors", FluxParams(**plain))
     with pytest.raises(ModelFileError, match=r"(?s)fill with 384 input channels.*flux1-dev"):
         FLUX1.load_transformer(config(transformer=path), "cpu", torch.float32)
-
-
-def test_precision_of_the_base(tmp_path: Path) -> None:
-    info = expect(config().transformer, "transformer")
-    assert resolve_dtype("auto", info, "cpu") == torch.float32
-    assert resolve_dtype("auto", info, "cuda") == torch.float16
-    wide = write(tmp_path / "m.safetensors", random_tensors(layout(TINY)), TINY.to_dict())
-    assert resolve_dtype("auto", detect(wide), "cuda") == torch.bfloat16
-    assert resolve_dtype("bfloat16", info, "cpu") == torch.bfloat16
