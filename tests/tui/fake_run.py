@@ -75,7 +75,7 @@ class FakeRun:
         self._epochs, self._per_epoch, self._step_s = epochs, steps_per_epoch, step_s
         self._gpu, self._fail_at, self._hostile = gpu, fail_at, hostile
         self._queue = CommandQueue()
-        self._thread = threading.Thread(target=self._run, name="engine")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._random = random.Random(7)
         self._step = self._epoch = self._stop_epoch = 0
         self._stop = False
@@ -202,6 +202,8 @@ class FakeRun:
             waiting = self._queue.wait(0.02)
             if isinstance(waiting, Resume):
                 break
+            if isinstance(waiting, Pause) and waiting.release:
+                self._enter("released", "asked for")
             if isinstance(waiting, StopNow):
                 self._stop = True
                 return

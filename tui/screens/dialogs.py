@@ -13,13 +13,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.validation import Integer
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.events import RunFailed
-from tui.keymap import ALL_KEYS, Key
+from tui.keymap import ALL_KEYS
+from tui.keymap import Key as KeyRow
 from tui.safe import safe
 
 ESCAPE: list[BindingType] = [Binding("escape", "close", "Back", id="dialog.close")]
@@ -67,11 +69,11 @@ class ChoiceDialog(Dialog):
         """Arrows work at once."""
         self.query_one(OptionList).focus()
 
-    def on_key(self, event: object) -> None:
+    def on_key(self, event: Key) -> None:
         """A letter takes its answer."""
-        letter = getattr(event, "character", None)
         for choice in self._choices:
-            if letter == choice.letter:
+            if event.character == choice.letter and self.is_current:
+                event.stop()
                 self.dismiss(choice.id)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
@@ -153,7 +155,7 @@ READING = (
 )
 
 
-def _key_table(keys: tuple[Key, ...]) -> Content:
+def _key_table(keys: tuple[KeyRow, ...]) -> Content:
     lines: list[Content] = []
     group = ""
     for key in keys:
@@ -165,7 +167,7 @@ def _key_table(keys: tuple[Key, ...]) -> Content:
     return Content("\n").join(lines)
 
 
-def _shown(key: Key) -> list[str]:
+def _shown(key: KeyRow) -> list[str]:
     """Keys as people call them; the second spelling of a shifted letter is left out."""
     names = {"question_mark": "?", "left_square_bracket": "[", "right_square_bracket": "]", "colon": ":"}
     return [names.get(name, name) for name in key.keys.split(",") if not name.startswith("shift+")]

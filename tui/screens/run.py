@@ -25,7 +25,7 @@ from tui.view import SMOOTHINGS
 from tui.widgets.cells import CellWidget
 from tui.widgets.figures import Figures
 from tui.widgets.log import LogPane
-from tui.widgets.plot import LossPlot, MemoryPlot, Plot, RatePlot
+from tui.widgets.plot import WINDOWS, LossPlot, MemoryPlot, Plot, RatePlot
 from tui.widgets.samples import SamplesPane
 from tui.widgets.stages import Result, Stages
 from tui.widgets.status import ProgressLine, StatusLine
@@ -33,6 +33,12 @@ from tui.widgets.status import ProgressLine, StatusLine
 POLL_S = 0.25
 SLOW = (Plot, Figures)
 """Widgets that follow at every second poll only."""
+
+SHORT_RUN = 400
+"""Steps below which the strong average would lag behind for most of the run."""
+
+WEAKER = 1
+"""Index of the weaker average in ``SMOOTHINGS``."""
 
 PANES = ("loss", "figures", "samples", "log")
 LAYOUTS = ("wide", "medium", "single", "tiny")
@@ -66,6 +72,7 @@ class RunScreen(RunCommands):
         self._told_end = False
         self.current = "loss"
         self.smoothing: int | None = 0
+        self._smoothing_chosen = False
         self.window = 0
 
     def compose(self) -> ComposeResult:
@@ -114,19 +121,29 @@ class RunScreen(RunCommands):
     def poll(self) -> None:
         """Take what is new from the engine and show it where it matters."""
         self._topics |= self.bridge.poll()
+        self._take_state()
         self._ticks += 1
         self._show(slow=self._ticks % 2 == 0)
         view = self.run_view
-        self.set_class(bool(len(view.courses.step)) or not view.live, "-training")
+        self._set_phase(training=bool(len(view.courses.step)) or not view.live, ended=not view.live)
         if not view.live and not self._told_end:
             self._told_end = True
-            self.set_class(True, "-ended")
             if view.failure is not None:
                 self._tell_failure(view.failure)
         elif view.live and self._started and not self.training.alive and self.training.events.seq == view.seq:
             self._engine_vanished()
         if self._told_to_leave or (self.leave_when_ended and not self.training.alive):
             self.app.exit()
+
+    def _set_phase(self, training: bool, ended: bool) -> None:
+        """Show in the first pane what belongs to this part of the run: stages, plot, result."""
+        if training != self.has_class("-training") or ended != self.has_class("-ended"):
+            self.set_class(training, "-training")
+            self.set_class(ended, "-ended")
+            self.refresh_bindings()
+            if not self._smoothing_chosen:
+                self._smooth(WEAKER if 0 < self.run_view.steps < SHORT_RUN else 0)
+            self.call_after_refresh(self.show_all)
 
     @property
     def _told_to_leave(self) -> bool:
@@ -208,7 +225,11 @@ class RunScreen(RunCommands):
     def action_smoothing(self) -> None:
         """The next smoothing of the loss: strong, weaker, stronger, none."""
         order: list[int | None] = [*range(len(SMOOTHINGS)), None]
-        self.smoothing = order[(order.index(self.smoothing) + 1) % len(order)]
+        self._smoothing_chosen = True
+        self._smooth(order[(order.index(self.smoothing) + 1) % len(order)])
+
+    def _smooth(self, smoothing: int | None) -> None:
+        self.smoothing = smoothing
         plot = self.query_one(LossPlot)
         plot.smoothing = self.smoothing
         plot.refresh()
@@ -216,9 +237,9 @@ class RunScreen(RunCommands):
 
     def action_range(self, by: int) -> None:
         """Halve or double the visible range of all plots."""
+        self.window = max(0, min(WINDOWS, self.window + by))
         for plot in self.query(Plot):
-            plot.set_window(self.window + by)
-            self.window = plot.window
+            plot.set_window(self.window)
         self._title_loss()
 
     def _title_loss(self) -> None:

@@ -19,6 +19,9 @@ from tui.bridge import Bridge, RunLike
 from tui.screens.dialogs import Choice, ChoiceDialog, EpochDialog, HelpDialog
 from tui.view import RunView
 
+STEERING = frozenset({"pause", "release", "stop", "save", "sample"})
+"""Actions that need a live run."""
+
 
 class RunCommands(Screen[None]):
     """The actions that steer a run. Subclasses add what is shown of it."""
@@ -27,6 +30,8 @@ class RunCommands(Screen[None]):
         super().__init__()
         self.bridge = bridge
         self.leave_when_ended = False
+        self._asked_to_hold: bool | None = None
+        """What the last key asked for, until the run's state says the same: keys may be faster than the run."""
 
     @property
     def training(self) -> RunLike:
@@ -38,27 +43,38 @@ class RunCommands(Screen[None]):
         """The newest state."""
         return self.bridge.view
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Commands to the run are there only while it is live."""
+        return action not in STEERING or self.run_view.live
+
     def send(self, command: Command, said: str) -> None:
-        """Queue a command and say so; once the run has ended, say that instead."""
+        """Queue a command and say so; a run that ended meanwhile takes none."""
         if not self.run_view.live:
-            self.notify("The run has ended; q leaves.", severity="warning")
+            self.notify("The run has ended; q leaves", severity="warning")
             return
         self.training.submit(command)
         self.notify(said)
 
     def action_pause(self) -> None:
         """Pause after this step, or go on."""
-        if self.run_view.held:
-            self.send(Resume(), "Going on")
-        else:
-            self.send(Pause(), "Pausing after this step")
+        self._toggle_hold(Pause(), "Pausing after this step")
 
     def action_release(self) -> None:
         """Pause and give the GPU's memory back; on a run that holds it so, go on."""
-        if self.run_view.state == "released":
-            self.send(Resume(), "Loading again, then going on")
+        if self.run_view.state == "paused":
+            self.send(Pause(release=True), "Freeing memory")
         else:
-            self.send(Pause(release=True), "Pausing and freeing memory after this step")
+            self._toggle_hold(Pause(release=True), "Pausing and freeing memory after this step")
+
+    def _toggle_hold(self, pause: Pause, said: str) -> None:
+        held = self.run_view.held if self._asked_to_hold is None else self._asked_to_hold
+        self._asked_to_hold = not held
+        self.send(Resume() if held else pause, "Going on" if held else said)
+
+    def _take_state(self) -> None:
+        """Forget what was asked for once the state says it."""
+        if self._asked_to_hold == self.run_view.held:
+            self._asked_to_hold = None
 
     def action_save(self) -> None:
         """Save after this step."""
@@ -71,9 +87,6 @@ class RunCommands(Screen[None]):
     def action_stop(self) -> None:
         """Ask how to stop."""
         view = self.run_view
-        if not view.live:
-            self.send(StopNow(), "")
-            return
         choices = [
             Choice("now", "n", "Now: save after this step and stop"),
             Choice("epoch", "e", f"After this epoch ({max(1, self._epoch_now())})"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -97,13 +98,17 @@ class CellWidget(Widget):
         """The style of one of the widget's component classes, without what the parent's text style adds."""
         return self.get_component_rich_style(name)
 
-    def render_line(self, y: int) -> Strip:
-        """Return the kept strip of line ``y``, painting all of them first when something changed."""
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Paint anew if something changed, once for all lines, then cut out what is asked for."""
         key = self._full_key()
         if key != self._key:
             self._strips = self.paint(self.size.width, self.size.height)
             self._key = key
             self.paints += 1
+        return super().render_lines(crop)
+
+    def render_line(self, y: int) -> Strip:
+        """The kept strip of line ``y``."""
         if y < len(self._strips):
             return self._strips[y]
         return Strip.blank(self.size.width, self.rich_style)

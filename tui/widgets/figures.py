@@ -66,8 +66,8 @@ class Figures(CellWidget):
             used = f" {memory.vram_used_gb:.1f}/{memory.vram_total_gb:.1f} GiB"
             lines.append(self._line("VRAM", *self._bar(share, room, "figures--bar"), (used, text)))
             load = f"{memory.gpu_percent:.0f} %  {memory.gpu_celsius:.0f} {self.glyphs.degree}C"
-            peak = f"  {memory.gpu_watts:.0f} W  peak {memory.vram_peak_gb:.1f} GiB"
-            lines.append(self._line("GPU", (load + peak, text)))
+            lines.append(self._line(" peak", (f"{memory.vram_peak_gb:.1f} GiB", text)))
+            lines.append(self._line("GPU", (f"{load}  {memory.gpu_watts:.0f} W", text)))
         share = memory.host_used_gb / memory.host_total_gb if memory.host_total_gb else 0.0
         used = f" {memory.host_used_gb:.1f}/{memory.host_total_gb:.1f} GiB"
         lines.append(self._line("host", *self._bar(share, room, "figures--second"), (used, text)))

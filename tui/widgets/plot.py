@@ -73,7 +73,7 @@ class Plot(CellWidget):
 
     def set_window(self, window: int) -> None:
         """Show the last 1/2**window of the course."""
-        self.window = max(0, min(WINDOWS, window))
+        self.window = window
         self.refresh()
 
     def paint(self, width: int, height: int) -> list[Strip]:

@@ -11,7 +11,7 @@ from textual.strip import Strip
 from engine.text import safe_text
 from tui.units import duration
 from tui.view import RunView, Stage
-from tui.widgets.cells import CellWidget, Run, strip_of
+from tui.widgets.cells import CellWidget, Run, strip_of, wrap
 
 NAME = 22
 
@@ -65,8 +65,8 @@ class Result(CellWidget):
         return self.view.done, self.view.failure
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """One line for each part of the outcome."""
-        return max(1, len(result_lines(self.view)))
+        """One line for each part of the outcome, more for a long path."""
+        return max(1, len(self._rows(width)))
 
     def show(self, view: RunView) -> None:
         """Take the outcome, which needs more lines than a live run."""
@@ -78,18 +78,21 @@ class Result(CellWidget):
 
     def paint(self, width: int, height: int) -> list[Strip]:
         """Heading, then label and value pairs."""
-        lines = result_lines(self.view, self.glyphs.arrow)
+        return [strip_of(row, width, self.rich_style) for row in self._rows(width)[:height]]
+
+    def _rows(self, width: int) -> list[list[Run]]:
         failed = self.view.failure is not None
         heading = self.style_of("result--bad" if failed else "result--good")
         sign = self.glyphs.states.get("failed" if failed else self.view.state, self.glyphs.done)
-        strips = []
-        for number, (label, text) in enumerate(lines):
+        rows: list[list[Run]] = []
+        for number, (label, text) in enumerate(result_lines(self.view, self.glyphs.arrow)):
             if number == 0:
-                runs: list[Run] = [(f" {sign} {text}", heading)]
-            else:
-                runs = [(f"   {label:<9}", self.style_of("result--label")), (text, self.rich_style)]
-            strips.append(strip_of(runs, width, self.rich_style))
-        return strips[:height]
+                rows.append([(f" {sign} {text}", heading)])
+                continue
+            for part, piece in enumerate(wrap(text, max(8, width - 10))):
+                lead = f"   {'' if part else label:<7}"
+                rows.append([(lead, self.style_of("result--label")), (piece, self.rich_style)])
+        return rows
 
 
 def result_lines(view: RunView, arrow: str = "->") -> list[tuple[str, str]]:

@@ -30,7 +30,9 @@ def state_words(view: RunView, glyphs: Glyphs) -> str:
 
 
 def plan_words(view: RunView) -> str:
-    """A planned stop in words, or nothing."""
+    """What is planned or waited for in words, or nothing."""
+    if view.held:
+        return "space goes on"
     return f"stops after epoch {view.stop_epoch}" if view.stop_epoch and view.live else ""
 
 

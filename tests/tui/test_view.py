@@ -1,0 +1,200 @@
+"""The view: one fold, live or replayed; averages, time left, marks, and what a resumed run does to them."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_run import FakeRun, wait_until
+
+from engine.commands import Pause, Resume, SaveNow, StopAtEpoch
+from engine.events import (
+    CheckpointSaved,
+    Entry,
+    EpochDone,
+    Log,
+    MemorySampled,
+    Progress,
+    RunDone,
+    RunFailed,
+    RunStarted,
+    SampleSaved,
+    StateChanged,
+    StepDone,
+    StopPlanned,
+    entry_from_json,
+    replay,
+)
+from tui.bridge import Bridge, view_of
+from tui.view import LOG_LINES, MEMORY_POINTS, SMOOTHINGS, RunView, Smoothed, fold
+
+
+def plain(value: Any) -> Any:
+    """A view as comparable data: NaN equals NaN, arrays and deques are lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(vars(value))
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    if isinstance(value, (str, int, float)) or value is None:
+        return value
+    return [plain(item) for item in value]
+
+
+def same(one: RunView, other: RunView) -> bool:
+    """Whether two views hold the same, field by field."""
+    return bool(plain(one) == plain(other))
+
+
+def step(number: int, loss: float = 0.5, epoch: int = 1, seconds: float = 1.0) -> StepDone:
+    """A step event."""
+    return StepDone(number, epoch, loss, 1e-4, 0.7, seconds, 0.1, 0.8 * seconds, 0.1)
+
+
+def folded(*events: Any, start: float = 1000.0, gap: float = 1.0) -> RunView:
+    """A view of ``events``, ``gap`` seconds apart."""
+    view = RunView()
+    for number, event in enumerate(events, start=1):
+        fold(view, Entry(number, start + gap * number, event))
+    return view
+
+
+STARTED = RunStarted("glorb", "/runs/glorb", "flux1", "dev", epochs=4, steps=40, images=10)
+
+
+def test_live_and_replayed_views_are_the_same(tmp_path: Path) -> None:
+    run = FakeRun(tmp_path, epochs=3, steps_per_epoch=8, step_s=0.002)
+    bridge = Bridge(run)
+    for command in (SaveNow(), StopAtEpoch(3), Pause()):
+        run.submit(command)
+    run.start()
+    assert wait_until(lambda: bool(bridge.poll()) and bridge.view.state == "paused")
+    run.submit(Resume())
+    assert run.join(10)
+    bridge.finish()
+    assert bridge.view.done is not None and bridge.view.step == 24
+    assert run.folder is not None
+    assert same(bridge.view, view_of(run.folder.events))
+
+
+def test_every_kind_of_event_replays_to_the_same_view() -> None:
+    rng = random.Random(3)
+    kinds: list[Any] = [
+        STARTED, StateChanged("training"), Progress("scan", 1, 9, "x"), MemorySampled(1.5, 8.0, 0.3),
+        Log("warning", "a\x1b[2Jb"), StopPlanned(3), StateChanged("paused", "asked"), EpochDone(1, 10, 0.4),
+        CheckpointSaved("/r/a.safetensors", 10, 1, "epoch", 1000), SampleSaved("/r/a.png", 10, 1, 0, "p", 1),
+        step(3, math.nan), step(4, 0.25), RunFailed("t", "d", "h", "tb"), RunDone("stopped", 4, 1, "/r/x", 3.2),
+    ]  # fmt: skip
+    events = [kinds[0], *(rng.choice(kinds) for _ in range(300))]
+    live, replayed = RunView(), RunView()
+    for number, event in enumerate(events, start=1):
+        entry = Entry(number, 1_700_000_000 + number / 7, event)
+        fold(live, entry)
+        fold(replayed, entry_from_json(entry.to_json()))
+    assert same(live, replayed)
+
+
+def test_average_is_bias_corrected_and_survives_nan() -> None:
+    losses = [0.9, 0.4, math.nan, 0.7, math.inf, 0.2]
+    average = Smoothed(0.9)
+    for loss in losses:
+        average.add(loss)
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    weights = [0.9 ** (len(finite) - 1 - place) for place in range(len(finite))]
+    expected = sum(w * x for w, x in zip(weights, finite, strict=True)) / sum(weights)
+    assert average.course[-1] == pytest.approx(expected, rel=1e-12)
+    assert average.course[0] == pytest.approx(0.9)
+    assert average.course[2] == average.course[1]
+
+
+def test_all_smoothings_run_beside_each_other() -> None:
+    view = folded(STARTED, *(step(number, 1.0 / number) for number in range(1, 9)))
+    assert [smoothed.beta for smoothed in view.courses.smoothed] == list(SMOOTHINGS)
+    assert all(len(smoothed.course) == len(view.courses.loss) == 8 for smoothed in view.courses.smoothed)
+
+
+def test_time_left_is_a_median_and_leaves_pauses_out() -> None:
+    events = [STARTED, StateChanged("training"), step(1, seconds=30.0), *(step(n, seconds=1.0) for n in range(2, 11))]
+    view = folded(*events)
+    assert view.step_s == 1.0  # the slow first step does not count
+    assert view.eta_s == 30.0
+    number, at = view.seq, view.last_time
+    fold(view, Entry(number + 1, at + 1, StateChanged("paused")))
+    fold(view, Entry(number + 2, at + 51, MemorySampled(1.0, 2.0, 0.5)))
+    worked = view.active_s
+    assert view.held and view.eta_s == 30.0 and view.seconds["paused"] == 50.0
+    fold(view, Entry(number + 3, at + 52, StateChanged("training")))
+    fold(view, Entry(number + 4, at + 53, step(11, seconds=12.0)))
+    assert view.eta_s == 29.0
+    assert view.active_s - worked == pytest.approx(1.0)
+
+
+def test_time_left_counts_sampling_and_a_planned_stop() -> None:
+    view = folded(
+        STARTED, StateChanged("training"), *(step(n) for n in range(1, 11)), EpochDone(1, 10, 0.5),
+        StateChanged("sampling"), StateChanged("training"),
+    )  # fmt: skip
+    assert view.overhead_s == 1.0
+    assert view.eta_s == 30.0 + 3.0
+    fold(view, Entry(view.seq + 1, view.last_time + 1, StopPlanned(2)))
+    assert view.goal_step == 20 and view.eta_s == 10.0 + 1.0
+    fold(view, Entry(view.seq + 1, view.last_time + 1, StopPlanned(0)))
+    assert view.goal_step == 40
+
+
+def test_silence_of_a_dead_process_is_not_work() -> None:
+    view = folded(STARTED, StateChanged("training"), step(1))
+    worked = view.active_s
+    fold(view, Entry(view.seq + 1, view.last_time + 86_400, StateChanged("preparing")))
+    assert view.active_s == worked
+    fold(view, Entry(view.seq + 1, view.last_time - 50, StateChanged("training")))  # the clock was set back
+    assert view.active_s == worked
+
+
+def test_a_resumed_run_forgets_the_steps_it_does_again() -> None:
+    events = [STARTED, *(step(n, 1.0 / n) for n in range(1, 21)), EpochDone(1, 10, 0.5), EpochDone(2, 20, 0.4)]
+    events += [CheckpointSaved("/r/e1", 10, 1, "epoch", 1), SampleSaved("/r/s.png", 20, 2, 0, "p", 1)]
+    again = RunStarted("glorb", "/runs/glorb", "flux1", "dev", 4, 40, 10, resumed_step=12)
+    view = folded(*events, RunDone("stopped", 20, 2, "/r/x", 20.0), again, step(13, 0.3))
+    assert list(view.courses.step) == [*range(1, 13), 13]
+    assert [mark.epoch for mark in view.epoch_marks] == [1]
+    assert len(view.checkpoints) == 1 and view.samples == []
+    assert view.done is None
+    straight = folded(STARTED, *(step(n, 1.0 / n) for n in range(1, 13)), step(13, 0.3))
+    assert view.courses.smoothed == straight.courses.smoothed
+
+
+def test_everything_that_grows_without_need_is_bounded() -> None:
+    view = folded(*(Log("info", str(n)) for n in range(LOG_LINES + 50)))
+    assert len(view.log) == LOG_LINES and view.log_total == LOG_LINES + 50
+    memory = folded(*(MemorySampled(1.0, 2.0, 0.5) for _ in range(MEMORY_POINTS + 50)))
+    assert len(memory.memory_course) == MEMORY_POINTS
+
+
+def test_result_of_a_run() -> None:
+    view = folded(
+        STARTED, *(step(n) for n in range(1, 21)), EpochDone(1, 10, 0.8), EpochDone(2, 20, 0.3),
+        RunDone("finished", 20, 2, "/r/glorb.safetensors", 21.0),
+    )  # fmt: skip
+    assert not view.live and view.state == "finished"
+    assert view.loss_change == (0.8, 0.3)
+    failed = folded(STARTED, RunFailed("no memory", "24 of 23", "less", "tb"))
+    assert failed.state == "failed" and not failed.live and failed.eta_s is None
+
+
+def test_the_bridge_closes_a_gap_from_the_file(tmp_path: Path) -> None:
+    run = FakeRun(tmp_path, epochs=2, steps_per_epoch=8, step_s=0.001)
+    run.events.__init__(ring_size=10)  # type: ignore[misc]
+    run.start()
+    assert run.join(10)
+    bridge = Bridge(run)
+    assert wait_until(lambda: bool(bridge.poll()) or bridge.view.done is not None)
+    bridge.finish()
+    assert run.folder is not None
+    assert same(bridge.view, view_of(run.folder.events))
+    assert len(list(replay(run.folder.events))) > 10
