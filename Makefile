@@ -32,6 +32,7 @@ $(STAMP): pyproject.toml
 	    echo "lorakiln needs Python 3.11, 3.12 or 3.13; none is on the PATH (python3 is $$(python3 -V 2>&1 || true))" >&2; exit 1; \
 	fi; \
 	if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then echo "making $(VENV) with $$found"; $$found -m venv $(VENV); fi
+	@echo 'installing into $(VENV); torch is a large download the first time'
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
@@ -48,8 +49,11 @@ test: lint ## the gate: lint and every test but those marked slow, gpu or crash
 	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -n 2 -m 'not slow and not gpu and not crash'
 
 test-slow: $(STAMP) ## tests marked slow or crash; figures go to docs/figures
-	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -m '(slow or crash) and not gpu' --durations=15 | tee .slow.out
-	$(PYTHON) -m tests.bench.figures docs/figures/$(TODAY)-slow.md < .slow.out; rm -f .slow.out
+	@mkdir -p build
+	status=0; \
+	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -m '(slow or crash) and not gpu' --durations=15 | tee build/slow.txt || status=$$?; \
+	$(PYTHON) -m tests.bench.figures docs/figures/$(TODAY)-slow.md < build/slow.txt; \
+	exit $$status
 
 bench: $(STAMP) ## benchmarks; figures go to docs/figures
 	$(PYTHON) -m tests.bench docs/figures/$(TODAY)-bench.md
