@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import struct
 import threading
@@ -284,12 +285,39 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--fail-at", type=int, default=0)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--noise", action="store_true", help="write to descriptors 1 and 2 while it runs")
+    parser.add_argument("--crash", action="store_true", help="raise an error in the screen")
     args = parser.parse_args()
     run = FakeRun(
         args.runs_dir, epochs=args.epochs, steps_per_epoch=args.steps, step_s=args.step_s, gpu=args.gpu,
         fail_at=args.fail_at,
     )  # fmt: skip
+    if args.noise:
+        _make_noise(run)
+    if args.crash:
+        _plan_crash()
     return run_app(run)
+
+
+def _make_noise(run: FakeRun) -> None:
+    memory = run._memory
+
+    def noisy() -> None:
+        os.write(1, b"written by C\n")
+        os.write(2, b"\x1b[2Jwritten by C\n")
+        print("printed by Python")
+        memory()
+
+    run._memory = noisy  # type: ignore[method-assign]
+
+
+def _plan_crash() -> None:
+    from tui.widgets.plot import LossPlot
+
+    def chart(plot: LossPlot) -> None:
+        raise RuntimeError("a crash for the test")
+
+    LossPlot.chart = chart  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":
