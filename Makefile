@@ -56,13 +56,13 @@ test-slow: $(STAMP) ## tests marked slow or crash; figures go to docs/figures
 	exit $$status
 
 bench: $(STAMP) ## benchmarks; figures go to docs/figures
-	$(PYTHON) -m tests.bench docs/figures/$(TODAY)-bench.md
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.bench docs/figures/$(TODAY)-bench.md
 
 pocket: $(STAMP) ## build the pocket model anew, in stages that can be interrupted
 	$(PYTHON) -m engine.models.pocket.build
 
 screenshot: $(STAMP) ## export docs/screenshots from the real screen
-	$(PYTHON) -m tests.screenshot docs/screenshots
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.screenshot docs/screenshots
 
 clean: ## remove the virtual environment and all that was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

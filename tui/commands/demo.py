@@ -7,6 +7,7 @@ screen on a terminal, with a progress bar where there is none.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration."""
+    # The pocket model's kernels are too small to share: one thread is as quick as two on an idle machine, many times
+    # quicker on a busy one, and leaves a core to the screen. Read by torch when the engine's thread imports it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from engine.run import Run
 
     headless = args.headless or args.json or not has_terminal()
