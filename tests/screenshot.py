@@ -11,10 +11,18 @@ from engine.commands import StopNow
 from engine.run import Run
 from profiles.recipes import demo_config
 from tui.app import KilnApp
+from tui.view import RunView
 
 SIZES = {"training": (160, 45), "training-80x24": (80, 24)}
-LEFT = 0.25
+LEFT = 0.35
 """Part of the run that is still ahead in the picture."""
+
+
+def worth_a_picture(view: RunView) -> bool:
+    """Whether the run is training, far enough, and the sample shown is its last prompt's, the concept."""
+    far = view.steps > 0 and view.step >= (1 - LEFT) * view.steps
+    shows_concept = bool(view.samples) and "zorple" in view.samples[-1].prompt
+    return far and shows_concept and view.state == "training"
 
 
 async def photograph(folder: Path, out: Path) -> None:
@@ -23,15 +31,13 @@ async def photograph(folder: Path, out: Path) -> None:
     app = KilnApp(run, ascii_terminal=False)
     first = next(iter(SIZES.values()))
     async with app.run_test(size=first) as pilot:
-        view = app.bridge.view
-        while not view.steps or view.step < (1 - LEFT) * view.steps:
-            await pilot.pause(0.5)
-            view = app.bridge.view
-            if not run.alive and view.failure is not None:
-                raise SystemExit(f"the run failed: {view.failure.title}")
+        while not worth_a_picture(app.bridge.view):
+            await pilot.pause(0.1)
+            if run.exit_reason is not None:
+                raise SystemExit(f"the run {run.exit_reason} before there was a picture to take")
         for name, size in SIZES.items():
             await pilot.resize_terminal(*size)
-            await pilot.pause(2.0)
+            await pilot.pause(1.0)
             path = out / f"{name}.svg"
             path.write_text(app.export_screenshot(title="kiln demo"), encoding="utf-8")
             print(path)

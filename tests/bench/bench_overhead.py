@@ -25,9 +25,7 @@ from engine.events import Entry, StepDone
 from engine.run import Run
 from profiles.recipes import demo_config
 
-WARM_UP, STEPS = 8, 60
-PHASES, PHASE_STEPS = 7, 25
-"""Phases of the run with and without the screen; odd ones have it, so it is framed by phases without."""
+WARM_UP, STEPS = 20, 200
 
 
 def bench_config(folder: Path, steps: int) -> RunConfig:

@@ -8,57 +8,55 @@ import threading
 import time
 from pathlib import Path
 
+from engine.commands import StopNow
 from engine.events import StepDone
 from engine.run import Run
-from tests.bench.bench_overhead import PHASE_STEPS, PHASES, WARM_UP, bench_config
+from tests.bench.bench_overhead import bench_config
 from tui.app import KilnApp
 from tui.terminal import own_terminal
 
-SETTLE = 4
-"""Steps at the start of a phase that are not counted: the screen is being built, or taken down."""
+PHASES, PHASE_S, SETTLE_S = 7, 12.0, 3.0
+"""Odd phases have the screen, so it is framed by phases without. What happens while a phase settles, when the screen
+is built or taken down, is not counted: it is paid once in a run of hours."""
+
+WARM_UP_STEPS, MOST_STEPS = 20, 8000
 
 
-def step_times(run: Run) -> dict[int, float]:
+def step_times(run: Run) -> list[float]:
     """When each step was done."""
-    return {entry.event.step: entry.time for entry in run.events.since(0) if isinstance(entry.event, StepDone)}
+    return [entry.time for entry in run.events.since(0) if isinstance(entry.event, StepDone)]
 
 
-def wait_for(run: Run, step: int) -> None:
-    """Return when ``step`` is done, or the run is over."""
-    while run.alive and step not in step_times(run):
-        time.sleep(0.2)
-
-
-def show_until(run: Run, step: int) -> None:
-    """Show the full screen until ``step`` is done."""
+def show(run: Run, seconds: float) -> None:
+    """Show the full screen for so long."""
     with own_terminal() as terminal:
         app = KilnApp(run, terminal=terminal)
-
-        def leave() -> None:
-            wait_for(run, step)
-            app.call_from_thread(app.exit)
-
-        watcher = threading.Thread(target=leave)
-        watcher.start()
+        timer = threading.Timer(seconds, lambda: app.call_from_thread(app.exit))
+        timer.start()
         app.run()
-        watcher.join()
+        timer.join()
 
 
 def main(folder: Path, result: Path) -> None:
     """Run all phases and write their rates."""
-    ends = [WARM_UP + (number + 1) * PHASE_STEPS for number in range(PHASES)]
-    run = Run(bench_config(folder, ends[-1] + 1))
+    run = Run(bench_config(folder, MOST_STEPS))
     run.start()
-    wait_for(run, WARM_UP)
-    for number, end in enumerate(ends):
+    while run.alive and len(step_times(run)) < WARM_UP_STEPS:
+        time.sleep(0.2)
+    begins = []
+    for number in range(PHASES):
+        begins.append(time.time())
         if number % 2:
-            show_until(run, end)
+            show(run, PHASE_S)
         else:
-            wait_for(run, end)
+            time.sleep(PHASE_S)
+    run.submit(StopNow())
     run.join()
-    at = step_times(run)
-    counted = PHASE_STEPS - SETTLE
-    result.write_text(json.dumps([counted / (at[end] - at[end - counted]) for end in ends]))
+    rates = []
+    for begin in begins:
+        counted = [at for at in step_times(run) if begin + SETTLE_S <= at < begin + PHASE_S]
+        rates.append((len(counted) - 1) / (counted[-1] - counted[0]))
+    result.write_text(json.dumps(rates))
 
 
 if __name__ == "__main__":
