@@ -25,7 +25,8 @@ class StopSignals:
     """A context in which the stop signals call ``on_signal(signum)`` instead of ending the process.
 
     ``received`` is the first signal that came, None before; ``count`` says how many came, so that a caller can
-    give in to an impatient user. Must be entered in the main thread. The former handlers return on exit.
+    give in to an impatient user. Must be entered in the main thread. Signals that are ignored stay so (nohup);
+    the former handlers return on exit.
     """
 
     def __init__(self, on_signal: Callable[[int], None]) -> None:
@@ -41,7 +42,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         for number in STOP_SIGNALS:
-            self._former[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, or in the background of a script
+                self._former[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

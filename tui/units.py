@@ -45,7 +45,7 @@ def number(value: float, width: int = 6) -> str:
         return "-"
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 10 ** (width - 1):
+    if 1e-2 <= abs(value) < 10 ** (width - 1):
         digits = max(0, width - 2 - max(1, math.floor(math.log10(abs(value))) + 1) - (value < 0))
         return f"{value:.{min(digits, 4)}f}"
     mantissa, exponent = f"{value:.{max(0, width - 5)}e}".split("e")

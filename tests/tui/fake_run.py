@@ -126,8 +126,10 @@ class FakeRun:
         for state, stage in zip(("preparing", "caching", "caching", "loading"), STAGES, strict=True):
             if state != self.state:
                 self._enter(state)
-            for done in range(1, self._per_epoch + 1):
-                self.events.append(Progress(stage, done, self._per_epoch, self._hostile or f"img_{done:04d}.png"))
+            for done in range(1, min(self._per_epoch, 20) + 1):
+                self.events.append(
+                    Progress(stage, done, min(self._per_epoch, 20), self._hostile or f"img_{done:04d}.png")
+                )
                 time.sleep(self._step_s / 4)
         self.events.append(Log("info", "248 modules, rank 16, 1.9 M parameters"))
         self.events.append(Log("warning", f"img_0007.png: no caption {self._hostile}".strip()))

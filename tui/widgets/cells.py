@@ -74,6 +74,7 @@ class CellWidget(Widget):
         self.paints = 0
         self._strips: list[Strip] = []
         self._key: Hashable = None
+        self._asked: Hashable = None
 
     @property
     def glyphs(self) -> Glyphs:
@@ -83,7 +84,11 @@ class CellWidget(Widget):
     def show(self, view: RunView) -> None:
         """Take the newest state and ask for a repaint if the picture depends on what changed."""
         self.view = view
-        if self._full_key() != self._key:
+        key = self._full_key()
+        # Not compared with what was painted last: a repaint of a part (under a toast) may already be newer than the
+        # lines that Textual keeps of the rest.
+        if key != self._asked:
+            self._asked = key
             self.refresh()
 
     def content_key(self) -> Hashable:

@@ -26,6 +26,8 @@ _QUADRANTS = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"
 _RAMP = " .:-=+*#%@"
 _MASKS = np.array([[(pattern >> bit) & 1 for bit in range(4)] for pattern in range(8)], dtype=np.float32)
 MAX_PIXELS = 64_000_000
+FLAT = 48.0
+"""Squared error (sum over a block's four pixels and three channels) that is not worth a second colour."""
 
 Piece = tuple[str, int, int]
 """Characters with one pair of colours, each colour as 0xRRGGBB; -1 is the widget's own."""
@@ -89,7 +91,8 @@ def split_quadrants(
     count = _MASKS.sum(axis=1)
     # Maximising the explained part |S1|^2 / n1 + |S0|^2 / n0 minimises the squared error.
     gain = (front**2).sum(-1) / np.maximum(count, 1) + (back**2).sum(-1) / (4 - count)
-    best = (gain - np.arange(8) * 1e-3).argmax(axis=2)  # equal splits: the simplest pattern, so flat areas merge
+    gain[..., 1:] -= FLAT  # a split must be worth it: flat areas stay one colour and merge into few bytes
+    best = gain.argmax(axis=2)
     take = best[:, :, None, None]
     size = count[best][:, :, None]
     foreground = np.take_along_axis(front, take, 2)[:, :, 0] / np.maximum(size, 1)

@@ -240,7 +240,7 @@ class MemoryPlot(Plot):
         return len(course), course[-1].time if course else 0.0, self.window
 
     def chart(self) -> Chart:
-        """GiB from zero to what there is."""
+        """GiB from zero to what the GPU has, or to a little over what the host uses."""
         view = self.view
         if view.memory is None:
             return Chart((), (0, 1), (0, 1), empty="not measured yet")
@@ -252,7 +252,8 @@ class MemoryPlot(Plot):
             top = view.memory.vram_total_gb
             curves: tuple[Curve, ...] = (Curve(time, np.array([point.vram for point in points]), "plot--line"),)
         else:
-            top = view.memory.host_total_gb
+            # The host has far more than training uses: what is used fills the plot, the bar shows the share.
+            top = 1.25 * max(max(point.host, point.process) for point in points)
             curves = (
                 Curve(time, np.array([point.host for point in points]), "plot--second"),
                 Curve(time, np.array([point.process for point in points]), "plot--line"),
