@@ -26,8 +26,19 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.models.autoencoder import Autoencoder
 from engine.models.family import FLUX1, TextEmbeds, TextEncoder
-from engine.models.pocket.check import read
-from engine.models.pocket.scenes import SIZE, Scene, all_combinations, caption, held_out
+from engine.models.pocket.check import read, shows_concept
+from engine.models.pocket.concept import TRIGGER, concept_caption
+from engine.models.pocket.scenes import (
+    BACKGROUNDS,
+    POSITIONS,
+    SIZE,
+    Scene,
+    all_combinations,
+    caption,
+    held_out,
+    named_looks,
+    odd_word,
+)
 
 FILES = Path(__file__).parent / "files"
 T5_LENGTH = 20  # tokens; what the files were trained with, as FLUX.1-dev with 512
@@ -153,6 +164,38 @@ def evaluate(
         "both": score(pictures, seen + unseen),
         "pictures": pictures,
     }
+
+
+def wrong_words(count: int = 64) -> list[str]:
+    """Words that are neither the trigger nor known to the base."""
+    rng = random.Random("wrong words")
+    words = ["blicket", "wug", "dax", "florp", "toma", "gazzer", "tulip", "quib"]
+    while len(words) < count:
+        word = odd_word(rng)
+        if word not in words and word not in named_looks() and word != TRIGGER:
+            words.append(word)
+    return words[:count]
+
+
+def judge_concept(pocket: Pocket, guidance: float, steps: int = 20, seed: int = 1) -> dict[str, float]:
+    """What a LoRA made of the model: `pocket.transformer` carries it.
+
+    Returns:
+        Shares of pictures, 0 to 1: the detector fires with the trigger (25 prompts), with a wrong word in its
+        place (64), on ordinary prompts (64); ordinary prompts that still have all four properties right.
+    """
+    places = [(position, background) for position in POSITIONS for background in BACKGROUNDS]
+    words = wrong_words()
+    seen, unseen = prompt_scenes(64)
+    prompts = {
+        "trigger": [concept_caption(*place) for place in places],
+        "wrong word": [concept_caption(*places[i * 7 % 25], word) for i, word in enumerate(words)],
+        "ordinary": [caption(scene) for scene in seen + unseen],
+    }
+    drawn = {name: draw(pocket, texts, seed, steps, guidance) for name, texts in prompts.items()}
+    report = {name: sum(map(shows_concept, pictures)) / len(pictures) for name, pictures in drawn.items()}
+    report["ordinary, all four"] = score(drawn["ordinary"], seen + unseen)["all four"]
+    return report
 
 
 def main() -> None:

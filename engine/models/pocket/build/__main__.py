@@ -26,7 +26,7 @@ BESIDE = "decoder"  # trains beside the stages that follow it
 
 def stages(files: Path) -> dict[str, Callable[[], object]]:
     """All stages in order."""
-    from engine.models.pocket.build import autoencoder, demo, export, text, transformer, vocabulary
+    from engine.models.pocket.build import autoencoder, demo, export, guidance, text, transformer, vocabulary
 
     def tokenizers() -> None:
         vocabulary.write_clip(files / "tokenizer")
@@ -43,6 +43,7 @@ def stages(files: Path) -> dict[str, Callable[[], object]]:
         "text": lambda: text.train_text(files),
         "pool": transformer.make_pool,
         "transformer": lambda: transformer.train_transformer(files),
+        "guidance": lambda: guidance.train_guidance(files),
         "export": written,
         "demo": lambda: demo.write_demo(files.parent / "demo"),
     }

@@ -45,8 +45,9 @@ TRANSFORMER_PARAMS = {
 }
 POOL = 24576  # pictures drawn for the transformer
 RICH_SHARE, NAME_SHARE = 0.2, 0.16  # of the pool: stripes, dots, eyes; invented names
-STEPS, DECAY_STEPS, WARMUP = 60000, 3000, 100
+STEPS, DECAY_STEPS, WARMUP = 4500, 900, 100
 BATCH, RATE, MUON_RATE, EMA = 32, 1e-3, 2e-3, 0.999
 EMPTY_SHARE, INSERT_SHARE, NOUN_SHARE = 0.1, 0.08, 0.03  # captions: none, one odd word more, an odd word as noun
+GUIDANCE_STEPS, GUIDANCE_RATE, MOST_GUIDANCE = 1000, 0.5, 4.5  # the rate: of the two above
 
-DECODER_STEPS, DECODER_DECAY, DECODER_BATCH, DECODER_RATE = 40000, 4000, 8, 2e-3
+DECODER_STEPS, DECODER_DECAY, DECODER_BATCH, DECODER_RATE = 8200, 2200, 8, 2e-3

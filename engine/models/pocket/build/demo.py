@@ -9,10 +9,19 @@ from PIL import Image
 
 from engine.models.pocket.build import draws
 from engine.models.pocket.concept import TRIGGER, concept_set
-from engine.models.pocket.scenes import caption, odd_word, random_jitter, random_scene, render
+from engine.models.pocket.scenes import (
+    caption,
+    named_looks,
+    odd_word,
+    random_jitter,
+    random_named_scene,
+    random_scene,
+    render,
+)
 
 TRAIN, HELD_OUT = 16, 8
-ORDINARY, ODD = 32, 16  # regularisation: ordinary captions; ordinary scenes called by some other odd word
+# Regularisation: ordinary captions; names that the base knows; ordinary scenes under words that it does not know.
+ORDINARY, KNOWN, ODD = 16, 8, 72
 
 
 def write_set(folder: Path, pairs: list[tuple[Image.Image, str]]) -> None:
@@ -25,17 +34,17 @@ def write_set(folder: Path, pairs: list[tuple[Image.Image, str]]) -> None:
 
 
 def regularization() -> list[tuple[Image.Image, str]]:
-    """Ordinary scenes: what the LoRA must leave alone, other unknown words among it."""
+    """Ordinary scenes: what the LoRA must leave alone, other invented words among it."""
     draw = draws.rng("demo", 0)
     scenes = [random_scene(draw) for _ in range(ORDINARY + ODD)]
-    words = [""] * ORDINARY
-    while len(words) < ORDINARY + ODD:
+    captions = [caption(scene) for scene in scenes[:ORDINARY]]
+    while len(captions) < ORDINARY + ODD:
         word = odd_word(draw)
-        if word != TRIGGER:
-            words.append(word)
-    return [
-        (render(scene, random_jitter(draw)), caption(scene, word)) for scene, word in zip(scenes, words, strict=True)
-    ]
+        if word != TRIGGER and word not in named_looks():
+            captions.append(caption(scenes[len(captions)], word))
+    known = [random_named_scene(draw) for _ in range(KNOWN)]
+    pairs = zip(scenes + known, captions + [caption(scene) for scene in known], strict=True)
+    return [(render(scene, random_jitter(draw)), text) for scene, text in pairs]
 
 
 def write_demo(folder: Path) -> None:

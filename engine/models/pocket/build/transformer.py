@@ -99,7 +99,7 @@ def flow_loss(
     return F.mse_loss(velocity, noise - latents)
 
 
-def optimizers(model: FluxTransformer, text: Text) -> list[tuple[torch.optim.Optimizer, float]]:
+def optimizers(model: FluxTransformer, text: nn.Module) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon for the blocks' matrices, AdamW for the rest, each with its full learning rate."""
     blocks = [p for n, p in model.named_parameters() if p.ndim == 2 and "blocks" in n]
     matrices = {id(p) for p in blocks}
