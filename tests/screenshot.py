@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from textual.pilot import Pilot
+
 from engine.commands import StopNow
 from engine.run import Run
 from profiles.recipes import demo_config
@@ -14,15 +16,32 @@ from tui.app import KilnApp
 from tui.view import RunView
 
 SIZES = {"training": (160, 45), "training-80x24": (80, 24)}
+WAITING = "░" * 20
+"""What a picture that is not drawn yet looks like."""
+
 LEFT = 0.35
 """Part of the run that is still ahead in the picture."""
 
 
+def shows_concept(view: RunView) -> bool:
+    """Whether the newest sample, which the screen shows, is of the concept."""
+    return bool(view.samples) and "zorple" in view.samples[-1].prompt and view.state != "sampling"
+
+
 def worth_a_picture(view: RunView) -> bool:
-    """Whether the run is training, far enough, and the sample shown is its last prompt's, the concept."""
+    """Whether the run is training, and far enough."""
     far = view.steps > 0 and view.step >= (1 - LEFT) * view.steps
-    shows_concept = bool(view.samples) and "zorple" in view.samples[-1].prompt
-    return far and shows_concept and view.state == "training"
+    return far and shows_concept(view) and view.state == "training"
+
+
+async def drawn(app: KilnApp, pilot: Pilot[None]) -> str:
+    """The screen as SVG, once the threads that shrink pictures have caught up."""
+    for _ in range(50):
+        await pilot.pause(0.2)
+        svg = app.export_screenshot(title="kiln demo")
+        if WAITING not in svg and shows_concept(app.bridge.view):
+            break
+    return svg
 
 
 async def photograph(folder: Path, out: Path) -> None:
@@ -37,9 +56,9 @@ async def photograph(folder: Path, out: Path) -> None:
                 raise SystemExit(f"the run {run.exit_reason} before there was a picture to take")
         for name, size in SIZES.items():
             await pilot.resize_terminal(*size)
-            await pilot.pause(1.0)
+            svg = await drawn(app, pilot)
             path = out / f"{name}.svg"
-            path.write_text(app.export_screenshot(title="kiln demo"), encoding="utf-8")
+            path.write_text(svg, encoding="utf-8")
             print(path)
     run.submit(StopNow())
     run.join()
