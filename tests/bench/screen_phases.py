@@ -15,7 +15,7 @@ from tests.bench.bench_overhead import bench_config
 from tui.app import KilnApp
 from tui.terminal import own_terminal
 
-PHASES, PHASE_S, SETTLE_S = 7, 12.0, 3.0
+PHASES, PHASE_S, SETTLE_S = 15, 6.0, 2.0
 """Odd phases have the screen, so it is framed by phases without. What happens while a phase settles, when the screen
 is built or taken down, is not counted: it is paid once in a run of hours."""
 
