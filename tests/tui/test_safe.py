@@ -86,7 +86,7 @@ async def test_hostile_names_prompts_and_lines_do_no_harm(tmp_path: Path) -> Non
     hostile = " ".join(HOSTILE).replace("\ud800", "")
     run = FakeRun(tmp_path, epochs=2, steps_per_epoch=6, step_s=0.004, hostile=hostile, fail_at=9)
     app = KilnApp(run)
-    async with app.run_test(size=(160, 45)) as pilot:
+    async with app.run_test(size=(160, 45), notifications=True) as pilot:
         for _ in range(60):
             await pilot.pause(0.1)
             if app.bridge.view.failure is not None:

@@ -7,12 +7,9 @@ concerned; plots follow at half that rate. Nothing here waits for the engine, an
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
-from textual.events import Resize
-from textual.widget import Widget
 from textual.widgets import Footer, Static
 
 from engine.events import RunFailed
@@ -20,7 +17,7 @@ from tui.bridge import Bridge
 from tui.keymap import RUN_KEYS, bindings
 from tui.safe import safe
 from tui.screens.dialogs import ErrorDialog
-from tui.screens.run_commands import RunCommands
+from tui.screens.panes import PANES, Pane, PaneScreen, in_sight
 from tui.view import SMOOTHINGS
 from tui.widgets.cells import CellWidget
 from tui.widgets.figures import Figures
@@ -40,24 +37,8 @@ SHORT_RUN = 400
 WEAKER = 1
 """Index of the weaker average in ``SMOOTHINGS``."""
 
-PANES = ("loss", "figures", "samples", "log")
-LAYOUTS = ("wide", "medium", "single", "tiny")
 
-
-def layout_for(width: int, height: int) -> str:
-    """The layout of a terminal's size: wide, medium, single or tiny."""
-    if width < 60 or height < 18:
-        return "tiny"
-    if width < 96 or height < 28:
-        return "single"
-    return "wide" if width >= 136 and height >= 36 else "medium"
-
-
-class Pane(Vertical, can_focus=True):
-    """A framed part of the screen that can be gone to."""
-
-
-class RunScreen(RunCommands):
+class RunScreen(PaneScreen):
     """One run, live or over."""
 
     BINDINGS = bindings(RUN_KEYS)
@@ -70,7 +51,6 @@ class RunScreen(RunCommands):
         self._ticks = 0
         self._started = False
         self._told_end = False
-        self.current = "loss"
         self.smoothing: int | None = 0
         self._smoothing_chosen = False
         self.window = 0
@@ -161,12 +141,6 @@ class RunScreen(RunCommands):
         if slow:
             self._topics.clear()
 
-    def show_all(self) -> None:
-        """Hand the state to every widget in sight, after a change of layout."""
-        for widget in self.query(CellWidget):
-            if in_sight(widget):
-                widget.show(self.run_view)
-
     def _tell_failure(self, failure: RunFailed) -> None:
         folder = self.training.folder
         self.app.push_screen(ErrorDialog(failure, str(folder.log) if folder is not None else ""))
@@ -176,51 +150,6 @@ class RunScreen(RunCommands):
             self._told_end = True
             title = "The engine ended without a word"
             self._tell_failure(RunFailed(title, "Its thread is gone; the run cannot go on.", "Resume the run.", ""))
-
-    def on_resize(self, event: Resize) -> None:
-        """Another size may need another layout."""
-        self._lay_out(event.size.width, event.size.height)
-
-    def _lay_out(self, width: int, height: int) -> None:
-        layout = layout_for(width, height)
-        for name in LAYOUTS:
-            self.set_class(name == layout, f"-{name}")
-        self._mark_current()
-        self.call_after_refresh(self.show_all)
-
-    def _mark_current(self) -> None:
-        for name in PANES:
-            self.query_one(f"#{name}").set_class(name == self.current, "-current")
-        self.set_class(self.current in ("loss", "figures"), "-left")
-        self.set_class(self.current != "log", "-up")
-
-    def on_descendant_focus(self, event: Any) -> None:
-        """The pane with the focus is the one that zooming and small terminals show."""
-        if event.widget.id in PANES and event.widget.id != self.current:
-            self.current = event.widget.id
-            self._mark_current()
-            self.call_after_refresh(self.show_all)
-
-    def action_pane(self, number: int) -> None:
-        """Go to pane ``number`` (from 1); alone on a small or zoomed screen."""
-        self.current = PANES[number - 1]
-        self._mark_current()
-        self.query_one(f"#{self.current}").focus()
-        self.call_after_refresh(self.show_all)
-
-    def action_log(self) -> None:
-        """Go to the log; from there, back to the loss."""
-        self.action_pane(1 if self.current == "log" else 4)
-
-    def action_zoom(self) -> None:
-        """Show the current pane alone, or all again."""
-        self.toggle_class("-zoom")
-        self.call_after_refresh(self.show_all)
-
-    def action_back(self) -> None:
-        """Out of the zoom."""
-        if self.has_class("-zoom"):
-            self.action_zoom()
 
     def action_smoothing(self) -> None:
         """The next smoothing of the loss: strong, weaker, stronger, none."""
@@ -248,8 +177,3 @@ class RunScreen(RunCommands):
         pane = self.query_one("#loss")
         pane.border_title = safe(f"1 Loss  {average}{part}")
         pane.border_subtitle = safe("dim: single steps, bright: the trend")
-
-
-def in_sight(widget: Widget) -> bool:
-    """Whether a widget and all around it are displayed."""
-    return all(node.display for node in widget.ancestors_with_self if isinstance(node, Widget))
