@@ -103,8 +103,8 @@ def _whole(least: int, most: int = 10**9) -> Any:
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{2,4})[xX](\d{2,4})", text)
-    if match is None or not all(16 <= int(side) <= 4096 for side in match.groups()):
-        raise argparse.ArgumentTypeError("give WIDTHxHEIGHT, each 16 to 4096, for example 1024x768")
+    if match is None or not all(64 <= int(side) <= 4096 for side in match.groups()):
+        raise argparse.ArgumentTypeError("give WIDTHxHEIGHT, each 64 to 4096, for example 1024x768")
     return int(match[1]), int(match[2])
 
 
