@@ -163,6 +163,7 @@ class ObjectiveConfig(Part):
     timestep_sampling: Literal["sigma", "uniform", "sigmoid", "shift", "flux_shift"] = "flux_shift"
     sigmoid_scale: Positive = 1.0
     discrete_flow_shift: Positive = 3.0
+    """How far ``shift`` and ``sigma`` sampling lean towards noise; the others ignore it."""
     weighting: Literal["none", "logit_normal", "mode"] = "none"
     """How ``sigma`` sampling draws; ignored by the other samplings."""
     logit_mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
@@ -174,6 +175,7 @@ class ObjectiveConfig(Part):
     """Embedded guidance while training (dev); 1.0 as most recipes have it."""
     loss: Literal["l2", "huber", "smooth_l1"] = "l2"
     huber_c: Positive = 0.1
+    """Where huber and smooth_l1 turn from square to linear; l2 ignores it."""
     huber_schedule: Literal["constant", "exponential"] = "constant"
     prediction: Literal["raw"] = "raw"
     """Velocity. sd-scripts' ``additive`` and ``sigma_scaled`` compare against an unconverted target: refused."""
@@ -206,9 +208,11 @@ class OptimizerConfig(Part):
     learning_rate: Positive = 1e-4
     weight_decay: NonNegative = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the gradient's average; Adafactor keeps none."""
     beta2: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Decay of the second average; unset takes the published 0.99 for Lion and 0.999 for the others."""
     eps: Positive = 1e-8
+    """Of the Adam family; Adafactor and Lion have none."""
     d_coef: Positive = 1.0
     """Prodigy's factor on its own estimate."""
     lora_plus_ratio: Positive = 1.0
@@ -246,7 +250,7 @@ class TrainingConfig(Part):
     accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
     """Micro-batches per optimizer step."""
     gradient_checkpointing: bool = True
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")] = "auto"
     """auto, cpu, cuda or cuda:N."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     deterministic: bool = False

@@ -21,7 +21,7 @@ from engine.commands import Command, CommandQueue
 from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
-from engine.events import EventLog, RunDone, RunFailed, StateChanged
+from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
 from engine.files import RunFolder, create_run_folder, disk_error
 from engine.hardware.monitor import MemorySampler
 from engine.text import safe_text
@@ -128,7 +128,7 @@ class Run:
                 return self._train(RunFolder(Path(scratch)))
         if self.folder is None:
             self.folder = create_run_folder(self.config.runs_dir, self.config.name)
-        with lock_folder(self.folder), log_to(self.folder.log):
+        with lock_folder(self.folder), log_to(self.folder.log, self.events):
             if not self._resumed:
                 save_config(self.config, self.folder.config)
             try:
@@ -221,23 +221,37 @@ def _holder(file: IO[str]) -> str:
 
 
 @contextlib.contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Send what libraries log (warnings and worse) to ``path`` meanwhile, escape sequences made harmless."""
+def log_to(path: Path, events: EventLog) -> Iterator[None]:
+    """Send what is logged (warnings and worse) to ``path`` meanwhile, and what our own modules log to the user too.
+
+    Escape sequences are made harmless.
+    """
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as err:
         raise disk_error(err, path) from err
     handler.setLevel(logging.WARNING)
     handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
+    root, ours, teller = logging.getLogger(), logging.getLogger("engine"), _Teller(events)
     root.addHandler(handler)
+    ours.addHandler(teller)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        ours.removeHandler(teller)
         root.removeHandler(handler)
         handler.close()
+
+
+class _Teller(logging.Handler):
+    def __init__(self, events: EventLog) -> None:
+        super().__init__(logging.WARNING)
+        self.events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.events.append(Log("warning", safe_text(record.getMessage(), 2000)))
 
 
 class _SafeFormatter(logging.Formatter):

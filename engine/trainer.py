@@ -139,12 +139,12 @@ class Trainer:
             if self._obey():
                 return True
             self._step(turn)
-            if order.ends_epoch(turn):
-                self._end_epoch()
-                if self.control.stop_due(turn.epoch) and turn.step < order.total_steps:
-                    return True
-            else:
-                self._keep_cadence()
+            epoch_over = order.ends_epoch(turn)
+            if epoch_over:
+                self._tell_epoch()
+            self._keep_cadence(epoch_over)
+            if epoch_over and self.control.stop_due(turn.epoch) and turn.step < order.total_steps:
+                return True
         return False
 
     def _step(self, turn: Turn) -> None:
@@ -244,29 +244,27 @@ class Trainer:
                 self.events.append(Log("warning", text))
                 self.control.pause = replace(self.control.pause, release=False) if self.control.pause else None
                 return False
+            # Coming back may find the GPU taken by others: nothing done so far may hang on that.
+            self.keeper.save_state()
             leave_gpu(self.kit)
         self.enter("released")
         return True
 
-    def _end_epoch(self) -> None:
+    def _tell_epoch(self) -> None:
         self.ledger.flush()
         place = self.ledger.place
         self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
-        saving, sampling = self.config.saving, self.config.sampling
-        if sampling.every_epochs and place.epoch % sampling.every_epochs == 0 and sampling.prompts:
-            self.keeper.sample()
-        # Saving comes last: a state says that everything of its epoch is done.
-        if saving.every_epochs and place.epoch % saving.every_epochs == 0:
-            self.keeper.save("epoch")
-        elif self.keeper.state_due():
-            self.keeper.save_state()
 
-    def _keep_cadence(self) -> None:
-        """Samples, LoRA files and states that fall due within an epoch."""
-        step, saving, sampling = self.ledger.place.step, self.config.saving, self.config.sampling
-        if sampling.every_steps and step % sampling.every_steps == 0 and sampling.prompts:
+    def _keep_cadence(self, epoch_over: bool) -> None:
+        """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
+        place, saving, sampling = self.ledger.place, self.config.saving, self.config.sampling
+        drawn = _due(place.step, sampling.every_steps) or (epoch_over and _due(place.epoch, sampling.every_epochs))
+        if drawn and sampling.prompts:
             self.keeper.sample()
-        if saving.every_steps and step % saving.every_steps == 0:
+        # Saving comes last: a state says that everything of its step is done.
+        if epoch_over and _due(place.epoch, saving.every_epochs):
+            self.keeper.save("epoch")
+        elif _due(place.step, saving.every_steps):
             self.keeper.save("step")
         elif self.keeper.state_due():
             self.keeper.save_state()
@@ -277,3 +275,7 @@ class Trainer:
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)
+
+
+def _due(count: int, every: int) -> bool:
+    return every > 0 and count % every == 0

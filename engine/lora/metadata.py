@@ -42,6 +42,24 @@ _OPTIMIZERS = {
 }
 
 
+_OFF: dict[str, Any] = {
+    "noise_offset": None,
+    "noise_offset_random_strength": False,
+    "multires_noise_iterations": None,
+    "multires_noise_discount": None,
+    "adaptive_noise_scale": None,
+    "zero_terminal_snr": False,
+    "min_snr_gamma": None,
+    "debiased_estimation": False,
+    "ip_noise_gamma": None,
+    "ip_noise_gamma_random_strength": False,
+    "caption_dropout_every_n_epochs": 0,
+    "face_crop_aug_range": None,
+    "color_aug": False,
+}
+"""What kohya's trainer can do and this one does not: written as off, so that readers of the keys find them."""
+
+
 @dataclass(frozen=True)
 class LoraFacts:
     """What is known of a run when it saves.
@@ -139,7 +157,11 @@ def _identity(facts: LoraFacts) -> dict[str, Any]:
         "network_args": _network_args(facts),
         "sd_model_name": config.model.transformer.name,
         "sd_model_hash": legacy_model_hash(config.model.transformer) if config.model.transformer.is_file() else None,
+        "sd_scripts_commit_hash": None,
+        "new_sd_model_hash": None,
         "vae_name": config.model.autoencoder.name,
+        "vae_hash": legacy_model_hash(config.model.autoencoder) if config.model.autoencoder.is_file() else None,
+        "new_vae_hash": None,
     }
 
 
@@ -185,6 +207,16 @@ def _run(facts: LoraFacts) -> dict[str, Any]:
         "cache_latents": True,
         "max_token_length": facts.text_length,
         "fp8_base": False,
+        "fp8_base_unet": False,
+        "lowram": False,
+        "clip_skip": None,
+        "num_validation_images": 0,
+        "validation_seed": None,
+        "validation_split": 0.0,
+        "max_validation_steps": None,
+        "validate_every_n_epochs": None,
+        "validate_every_n_steps": None,
+        "resize_interpolation": "lanczos",
     }
 
 
@@ -223,6 +255,7 @@ def _objective(facts: LoraFacts) -> dict[str, Any]:
         "prior_loss_weight": config.dataset.prior_loss_weight,
         "caption_dropout_rate": captions.dropout,
         "caption_tag_dropout_rate": captions.tag_dropout,
+        **_OFF,
     }
 
 

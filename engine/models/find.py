@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.errors import ModelFileError
 from engine.models.detect import ModelInfo, detect
 from engine.models.header import PICKLES
+from engine.models.places import PARENTS, program_folders
 from engine.models.tokenizer_files import hub_caches
 from engine.text import safe_text
 
@@ -20,18 +21,6 @@ MAX_DEPTH = 16
 MAX_ENTRIES = 1_000_000
 
 _EXTENSIONS = {".safetensors", ".sft", ".gguf", *PICKLES}
-_FOLDERS = (
-    "ComfyUI/models",
-    "comfyui/models",
-    "stable-diffusion-webui-forge/models",
-    "sd-webui-forge/models",
-    "stable-diffusion-webui/models",
-    "kohya_ss/models",
-    "sd-scripts/models",
-    "fluxgym/models",
-    "models",
-)
-_PARENTS = (".", "~", "~/ai", "~/AI", "/workspace", "/opt")
 
 
 def known_roots() -> list[Path]:
@@ -40,12 +29,8 @@ def known_roots() -> list[Path]:
     The programs are looked for in the working folder, the home folder, /workspace and /opt, and where $COMFYUI_PATH
     points.
     """
-    every: list[Path] = []
-    comfy = os.environ.get("COMFYUI_PATH")
-    if comfy:
-        every.append(Path(comfy) / "models")
-    for parent in _PARENTS:
-        every += [Path(parent).expanduser() / folder for folder in _FOLDERS]
+    every = [folder / "models" for folder in program_folders()]
+    every += [Path(parent).expanduser() / "models" for parent in PARENTS]
     every += hub_caches()
     found: dict[str, Path] = {}
     for folder in every:

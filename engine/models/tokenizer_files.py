@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engine.errors import ModelFileError
+from engine.models.places import program_folders
 from engine.text import safe_text
 
 log = logging.getLogger(__name__)
@@ -134,11 +135,12 @@ def _both(weights: Path) -> tuple[Path, Path]:
 
 
 def _programs(kind: str, weights: Path) -> Iterator[Path]:
-    """ComfyUI's and Forge's own copies, where the weights lie somewhere inside such a folder."""
+    """ComfyUI's and Forge's own copies: of a program the weights lie in, then of any other on the machine."""
     forge = f"{_FORGE}/{'tokenizer' if kind == 'clip' else 'tokenizer_2'}"
-    for ancestor in dict.fromkeys(folder for path in _both(weights) for folder in path.parents):
-        yield ancestor / _COMFY[kind]
-        yield ancestor / forge
+    above = [folder for path in _both(weights) for folder in path.parents]
+    for program in dict.fromkeys([*above, *program_folders()]):
+        yield program / _COMFY[kind]
+        yield program / forge
 
 
 def hub_caches() -> list[Path]:
@@ -189,7 +191,7 @@ def _absent(kind: str, weights: Path, why: str) -> ModelFileError:
     repo = CLIP_REPO if kind == "clip" else T5_REPO
     return ModelFileError(
         f"No {_NAMES[kind]} tokenizer found",
-        f"Looked beside {safe_text(weights, 400)}, in ComfyUI and Forge folders above it and in the Hugging Face "
+        f"Looked beside {safe_text(weights, 400)}, in the folders of ComfyUI and Forge and in the Hugging Face "
         f"cache; {why}",
         f"Put {_WANTED[kind]} of {repo} into {safe_text(weights.parent / folder, 400)}, or name their folder as "
         f"model.{'clip_tokenizer' if kind == 'clip' else 't5_tokenizer'}.",

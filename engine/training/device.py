@@ -6,6 +6,7 @@ draws, the training state) is ours and knows nothing of it.
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +117,6 @@ def compute_for(config: RunConfig, file_dtype: str = "bfloat16") -> Compute:
     """
     wanted = config.training.device
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
-    if device.type not in ("cpu", "cuda"):
-        raise RunError("Unknown device", f'training.device = "{wanted}"', "Use auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RunError(
             "No GPU that torch can use",
@@ -125,6 +124,18 @@ def compute_for(config: RunConfig, file_dtype: str = "bfloat16") -> Compute:
             'Check the driver with nvidia-smi, or set training.device = "cpu".',
         )
     on_gpu = device.type == "cuda"
+    if on_gpu and (device.index or 0) >= torch.cuda.device_count():
+        raise RunError(
+            "No such GPU",
+            f'training.device = "{wanted}", but there are {torch.cuda.device_count()} (counted from 0)',
+            'Set training.device = "auto" or a lower number.',
+        )
+    if on_gpu and device.index is not None:
+        torch.cuda.set_device(device)
+    if config.training.deterministic:
+        # cuBLAS reads this when it starts; without it deterministic products are refused.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.training.deterministic)
     dtype = _base_dtype(config.model.dtype, file_dtype, on_gpu)
     precision = config.training.mixed_precision
     if precision == "auto":
@@ -134,8 +145,6 @@ def compute_for(config: RunConfig, file_dtype: str = "bfloat16") -> Compute:
     accelerator = Accelerator(cpu=not on_gpu, mixed_precision=precision)
     if on_gpu and device.index is None:
         device = accelerator.device
-    if config.training.deterministic:
-        torch.use_deterministic_algorithms(True)
     return Compute(accelerator, device, dtype, torch.bfloat16 if on_gpu else torch.float32)
 
 

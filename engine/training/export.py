@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import Counter
 from importlib.metadata import version
@@ -15,6 +16,9 @@ from engine.lora.formats import save_lora
 from engine.lora.metadata import LoraFacts, build_metadata
 from engine.training.checkpoint import Place
 from engine.training.kit import Kit
+
+SESSION_ID = str(secrets.randbelow(2**32))
+"""Tells apart what different processes wrote, as kohya's number does; says nothing else."""
 
 
 def export_lora(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, kind: str, events: EventLog) -> str:
@@ -46,7 +50,7 @@ def _facts(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, output_
         architecture=f"{family.architecture(kit.base.variant)}/lora",
         base_model_version=family.base_model_version,
         output_name=output_name,
-        session_id=f"{folder.name}-{config.seed}",
+        session_id=SESSION_ID,
         started_at=now - place.elapsed_s,
         saved_at=now,
         step=place.step,

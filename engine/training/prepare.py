@@ -144,7 +144,7 @@ def prepare(
     )
     if store.damaged:
         events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
-    return Prepared(base, order, store, latents, texts, identity(config, base, samples))
+    return Prepared(base, order, store, latents, texts, identity(config, base, samples, compute.encoder_dtype))
 
 
 def _unique(order: Order) -> tuple[list[View], set[str]]:
@@ -216,14 +216,19 @@ def _report(events: EventLog, stage: str, done: int, total: int, name: str) -> N
     events.append(Progress(stage, done, total, safe_text(name, 200)))
 
 
-def identity(config: RunConfig, base: Base, samples: tuple[Sample, ...]) -> dict[str, str]:
+def identity(
+    config: RunConfig, base: Base, samples: tuple[Sample, ...], encoder_dtype: torch.dtype
+) -> dict[str, str]:
     """Digests of what a resumed run must share with the one it goes on from, by a name a user knows."""
     pictures = hashlib.sha256()
     for sample in samples:
         pictures.update(f"{sample.repeats}/{sample.regularization}/{file_digest(sample.path)}\n".encode())
     captions = hashlib.sha256("\0".join(sample.caption for sample in samples).encode("utf-8", "surrogatepass"))
+    family, model = base.family, config.model
+    encoders = family.autoencoder_fingerprint(model, torch.float32) + family.text_fingerprint(model, encoder_dtype)
     return {
         "base model": file_fingerprint(base.transformer.path),
+        "encoders": hashlib.sha256(encoders.encode()).hexdigest(),
         "pictures": pictures.hexdigest(),
         "captions": captions.hexdigest(),
         "settings": settings_digest(config),

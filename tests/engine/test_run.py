@@ -189,6 +189,68 @@ def test_nan_in_the_loss_stops_before_it_is_saved(tmp_path, monkeypatch):
     assert told(again, RunStarted)[0].resumed_step == 3
 
 
+@pytest.mark.parametrize(("every", "sampled", "saved"), [(2, [2, 4, 6], [2, 4, 6]), (3, [3, 6], [3, 6])])
+def test_steps_due_are_kept_at_the_end_of_an_epoch_too(tmp_path, every, sampled, saved):
+    cadence = {"every_steps": every, "every_epochs": 0}
+    config = pocket_config(
+        tmp_path,
+        training={"epochs": 2},
+        sampling={"prompts": [{"prompt": "a zorple"}], "at_start": False} | cadence,
+        saving=cadence,
+    )
+    run = finish(Run(config))
+    assert [event.step for event in told(run, SampleSaved)] == sampled
+    assert [event.step for event in told(run, CheckpointSaved) if event.kind == "step"] == saved
+
+
+def test_an_epochs_last_step_is_saved_once_as_the_epoch(tmp_path):
+    config = pocket_config(tmp_path, training={"epochs": 1}, saving={"every_steps": 3, "every_epochs": 1})
+    assert [event.kind for event in told(finish(Run(config)), CheckpointSaved)] == ["epoch", "final"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_text_mask_reaches_the_training_step(tmp_path, monkeypatch, masked):
+    from engine.models.family import Flux1
+
+    velocity, seen = Flux1.velocity, []
+
+    def watching(self, transformer, latents, sigmas, text, guidance, mask):
+        seen.append((mask, guidance))
+        return velocity(self, transformer, latents, sigmas, text, guidance, mask)
+
+    monkeypatch.setattr(Flux1, "velocity", watching)
+    config = pocket_config(tmp_path, model={"t5_mask": masked}, objective={"guidance": 2.5}, training={"steps": 1})
+    assert finish(Run(config)).exit_reason == "finished"
+    assert set(seen) == {(masked, 2.5)}
+
+
+def test_a_device_that_is_not_there_is_said(tmp_path):
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError, match="device"):
+        pocket_config(tmp_path, training={"device": "gpu"})
+    run = finish(Run(pocket_config(tmp_path, training={"device": "cuda:77"})))
+    assert told(run, RunFailed)[0].title in ("No GPU that torch can use", "No such GPU")
+
+
+def test_a_file_says_nothing_about_its_maker(tmp_path):
+    """Folder, run and caption words appear in no key or value unless asked for."""
+    from engine.lora.metadata import read_metadata
+
+    secrets = ["data", str(tmp_path), "secretrun", "sand background"]
+    prompts = [{"prompt": "on a sand background"}]
+    quiet = pocket_config(tmp_path, name="secretrun", training={"steps": 1}, sampling={"prompts": prompts})
+    metadata = read_metadata(finish(Run(quiet)).folder.root / "secretrun.safetensors")
+    named = {key: value for key, value in metadata.items() if key not in ("ss_output_name", "modelspec.title")}
+    for secret in secrets:
+        assert not any(secret in value for value in named.values()), secret
+    saving = {"include_prompts": True, "include_tag_counts": True, "include_folder_names": True, "comment": "hello"}
+    open_ = quiet.model_copy(update={"saving": quiet.saving.model_validate(saving)})
+    told_all = read_metadata(finish(Run(open_)).folder.root / "secretrun-2.safetensors")
+    assert "data" in told_all["ss_dataset_dirs"] and "zorple" in told_all["ss_tag_frequency"]
+    assert "sand background" in str(told_all) and "hello" in str(told_all)
+
+
 def test_an_empty_folder_is_no_run(tmp_path):
     from engine.errors import RunError
 
