@@ -13,18 +13,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.color import Color
 from rich.style import Style
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 # Bits of a pattern: 1 top left, 2 top right, 4 bottom left, 8 bottom right.
 _QUADRANTS = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"
 _RAMP = " .:-=+*#%@"
-_MASKS = np.array([[(pattern >> bit) & 1 for bit in range(4)] for pattern in range(8)], dtype=np.float32)
+_SPLITS = tuple(tuple((pattern >> bit) & 1 for bit in range(4)) for pattern in range(8))
+"""The eight ways to divide four pixels; the other eight are the same with the colours swapped."""
+
 MAX_PIXELS = 64_000_000
 FLAT = 48.0
 """Squared error (sum over a block's four pixels and three channels) that is not worth a second colour."""
@@ -65,6 +67,7 @@ def load_picture(path: Path, columns: int, rows: int, ascii_only: bool = False) 
 
 
 def _shrunk(picture: Image, size: tuple[int, int], ascii_only: bool) -> NDArray[np.uint8]:
+    import numpy as np
     from PIL import Image
 
     factor = 1 if ascii_only else 2
@@ -82,13 +85,16 @@ def split_quadrants(
     Returns:
         pattern (rows, columns) in 0..7, foreground and background (rows, columns, 3).
     """
+    import numpy as np
+
+    masks = np.array(_SPLITS, dtype=np.float32)
     rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
     blocks = pixels.reshape(rows, 2, columns, 2, 3).transpose(0, 2, 1, 3, 4).reshape(rows, columns, 4, 3)
     values = blocks.astype(np.float32)
     total = values.sum(axis=2)
-    front = np.einsum("pk,rckd->rcpd", _MASKS, values)
+    front = np.einsum("pk,rckd->rcpd", masks, values)
     back = total[:, :, None, :] - front
-    count = _MASKS.sum(axis=1)
+    count = masks.sum(axis=1)
     # Maximising the explained part |S1|^2 / n1 + |S0|^2 / n0 minimises the squared error.
     gain = (front**2).sum(-1) / np.maximum(count, 1) + (back**2).sum(-1) / (4 - count)
     gain[..., 1:] -= FLAT  # a split must be worth it: flat areas stay one colour and merge into few bytes
@@ -101,6 +107,8 @@ def split_quadrants(
 
 
 def _quadrant_lines(pixels: NDArray[np.uint8]) -> tuple[tuple[Piece, ...], ...]:
+    import numpy as np
+
     pattern, foreground, background = split_quadrants(pixels)
     front, back = _packed(foreground), _packed(background)
     front = np.where(pattern == 0, back, front)
@@ -119,12 +127,16 @@ def _quadrant_lines(pixels: NDArray[np.uint8]) -> tuple[tuple[Piece, ...], ...]:
 
 def _packed(colors: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Colours as 0xRRGGBB with 6 bits a channel: a fifth fewer bytes over a slow link, no visible loss."""
+    import numpy as np
+
     reduced = ((colors & 0xFC) | (colors >> 6)).astype(np.int64)
     packed: NDArray[np.int64] = (reduced[..., 0] << 16) | (reduced[..., 1] << 8) | reduced[..., 2]
     return packed
 
 
 def _ascii_lines(pixels: NDArray[np.uint8]) -> tuple[tuple[Piece, ...], ...]:
+    import numpy as np
+
     light = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     level = np.minimum((light * (len(_RAMP) / 256)).astype(np.int64), len(_RAMP) - 1)
     return tuple((("".join([_RAMP[cell] for cell in row]), -1, -1),) for row in level.tolist())

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.style import Style
 from textual.strip import Strip
 
 from tui.units import duration, number
 from tui.view import RunView
-from tui.widgets.braille import BrailleCanvas, column_spans, robust_limits
 from tui.widgets.cells import CellWidget, Run, strip_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 LABEL_WIDTH = 7
 WINDOWS = 8
 """Most halvings of the visible range."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ class Plot(CellWidget):
             return []
         if not chart.curves:
             return self._message(chart.empty, width, height)
+        # numpy is not loaded before there is something to draw: the first frame comes sooner.
+        from tui.widgets.braille import BrailleCanvas, column_spans
+
         canvas = BrailleCanvas(columns, rows)
         for layer, curve in enumerate(chart.curves, start=1):
             spans = column_spans(curve.x, curve.y, chart.x_range, columns * 2, curve.connect)
@@ -150,12 +154,16 @@ def step_range(view: RunView, window: int) -> tuple[float, float]:
 
 def visible(view: RunView, x_range: tuple[float, float]) -> slice:
     """The part of the courses that lies in ``x_range``."""
+    import numpy as np
+
     steps = np.frombuffer(view.courses.step.tobytes(), dtype=np.int64)
     return slice(int(np.searchsorted(steps, x_range[0])), len(steps))
 
 
 def column(values: object, part: slice) -> Floats:
     """A copy of a growing column's part as floats; the copy leaves the column free to grow."""
+    import numpy as np
+
     return np.array(memoryview(values)[part], dtype=np.float64)  # type: ignore[arg-type]
 
 
@@ -180,6 +188,8 @@ class LossPlot(Plot):
         view = self.view
         if not len(view.courses.step):
             return Chart((), (0, 1), (0, 1), empty="no steps yet")
+        from tui.widgets.braille import robust_limits
+
         x_range = step_range(view, self.window)
         part = visible(view, x_range)
         x, raw = column(view.courses.step, part), column(view.courses.loss, part)
@@ -220,6 +230,8 @@ class RatePlot(Plot):
         view = self.view
         if not len(view.courses.step):
             return Chart((), (0, 1), (0, 1), empty="no steps yet")
+        import numpy as np
+
         x_range = step_range(view, self.window)
         part = visible(view, x_range)
         rate = column(view.courses.lr, part)
@@ -244,6 +256,8 @@ class MemoryPlot(Plot):
         view = self.view
         if view.memory is None:
             return Chart((), (0, 1), (0, 1), empty="not measured yet")
+        import numpy as np
+
         points = list(view.memory_course)
         last = points[-1].time
         first = last - max(1.0, (last - points[0].time) / 2**self.window)
