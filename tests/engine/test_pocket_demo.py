@@ -49,7 +49,7 @@ def test_the_demo_teaches_the_concept_and_nothing_else(trained: tuple[Path, floa
     after = judge_concept(with_lora(file), guidance)
     print(before, after)
     assert before["trigger"] == before["ordinary"] == 0.0
-    assert after["trigger"] >= 0.6
+    assert after["trigger"] >= 0.75
     assert after["wrong word"] < 0.1
     assert after["ordinary"] == 0.0
     assert after["ordinary, all four"] >= 0.5 * before["ordinary, all four"]

@@ -68,7 +68,7 @@ def run_stage(name: str, work: Callable[[], object]) -> None:
 
 
 def run_all(known: dict[str, Callable[[], object]], arguments: argparse.Namespace) -> None:
-    """Run what is not yet done, the decoder in a second process; some 80 minutes on two idle cores."""
+    """Run what is not yet done, the decoder in a second process; some 35 minutes on two idle cores."""
     beside: subprocess.Popen[bytes] | None = None
     for name, work in known.items():
         if name == "export" and beside is not None and beside.wait():

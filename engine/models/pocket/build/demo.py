@@ -21,7 +21,7 @@ from engine.models.pocket.scenes import (
 
 TRAIN, HELD_OUT = 16, 8
 # Regularisation: ordinary captions; names that the base knows; ordinary scenes under words that it does not know.
-ORDINARY, KNOWN, ODD = 16, 8, 72
+ORDINARY, KNOWN, ODD = 16, 8, 136
 
 
 def write_set(folder: Path, pairs: list[tuple[Image.Image, str]]) -> None:
