@@ -319,6 +319,10 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
 
 def _fold_rare(view: RunView, event: object, at: float) -> None:
     if isinstance(event, StateChanged):
+        if event.state in LIVE_STATES:  # a resumed run is live long before its outline is known
+            view.failure = view.done = None
+        if event.state == "preparing":
+            view.stages.clear()
         view.state, view.state_reason = event.state, event.reason
         view.stage = ""
         if event.reason or event.state not in BUSY_STATES:
@@ -327,7 +331,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         view.checkpoints.append(event)
         _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
     elif isinstance(event, SampleSaved):
-        view.samples.append(event)
+        # A step that is done again draws its pictures again, into the same files.
+        view.samples = [*(sample for sample in view.samples if sample.path != event.path), event]
         _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch

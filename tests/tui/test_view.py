@@ -169,6 +169,32 @@ def test_a_resumed_run_forgets_the_steps_it_does_again() -> None:
     assert view.courses.smoothed == straight.courses.smoothed
 
 
+def test_a_resumed_run_is_live_before_its_outline_is_known() -> None:
+    for ending in (RunFailed("no memory", "", "", "tb"), RunDone("stopped", 3, 1, "/r/x", 3.0)):
+        state = "failed" if isinstance(ending, RunFailed) else "stopped"
+        view = folded(STARTED, Progress("scan pictures", 9, 9), step(3), ending, StateChanged(state))
+        assert not view.live
+        fold(view, Entry(view.seq + 1, view.last_time + 1, StateChanged("preparing")))
+        assert view.live and view.failure is None and view.done is None and view.stages == {}
+        fold(view, Entry(view.seq + 1, view.last_time + 1, RunFailed("again", "", "", "tb")))
+        fold(view, Entry(view.seq + 1, view.last_time + 1, StateChanged("failed")))
+        assert view.failure is not None and view.failure.title == "again"
+
+
+def test_a_stop_planned_before_the_resume_is_told_again_after_it() -> None:
+    again = RunStarted("glorb", "/runs/glorb", "flux1", "dev", 4, 40, 10, resumed_step=3)
+    view = folded(STARTED, step(3), StopPlanned(2), RunDone("stopped", 3, 1, "", 3.0), again)
+    assert view.stop_epoch == 0 and view.goal_step == 40
+    fold(view, Entry(view.seq + 1, view.last_time + 1, StopPlanned(2)))
+    assert view.stop_epoch == 2 and view.goal_step == 20
+
+
+def test_a_picture_drawn_again_takes_the_place_of_the_former() -> None:
+    pictures = [SampleSaved(f"/r/{index}.png", 10, 1, index, "p", 1) for index in range(3)]
+    view = folded(STARTED, *pictures, pictures[1])
+    assert view.samples == [pictures[0], pictures[2], pictures[1]]
+
+
 def test_everything_that_grows_without_need_is_bounded() -> None:
     view = folded(*(Log("info", str(n)) for n in range(LOG_LINES + 50)))
     assert len(view.log) == LOG_LINES and view.log_total == LOG_LINES + 50

@@ -134,7 +134,8 @@ class RunCommands(Screen[None]):
     def _leave_chosen(self, choice: str | None) -> None:
         if choice == "stop":
             self.leave_when_ended = True
-            self.send(StopNow(), "Saving and stopping, then leaving")
+            self.training.submit(StopNow())  # whatever the view knows: a run that has ended takes no notice
+            self.notify("Saving and stopping, then leaving")
         elif choice == "wait":
             self.leave_when_ended = True
             self.notify("Leaving when the run ends")
