@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from engine.commands import StopNow
-from engine.events import Entry
-from tui.bridge import RunLike, view_of
+from engine.events import Entry, StateChanged, replay
+from tui.bridge import RunLike
 from tui.error_text import error_text
 from tui.exit_codes import exit_code
 from tui.progress import Progress
@@ -33,7 +33,6 @@ def run_headless(run: RunLike, json_lines: bool = False) -> int:
         json_lines: write every event as a JSON line to stdout, and nothing else there.
     """
     progress = Progress(sys.stderr, quiet=json_lines and not sys.stderr.isatty())
-    view = view_of(run.folder.events) if run.folder is not None and run.folder.events.exists() else RunView()
 
     def on_signal(signum: int) -> None:
         if signals.count > 1:
@@ -44,17 +43,42 @@ def run_headless(run: RunLike, json_lines: bool = False) -> int:
     signals = StopSignals(on_signal)
     with signals, event_lines(json_lines) as emit:
         run.start()
-        ended = False
-        while not ended:
-            ended = run.join(POLL_S)
-            _show(run.events.since(view.seq), view, progress, emit)
-            progress.update(view)
+        view = _follow(run, progress, emit)
         progress.close()
     if view.failure is not None:
         print(error_text(view.failure), file=sys.stderr)
     elif not json_lines:
-        print(report(view, unicode=can_unicode(sys.stdout)))
+        print(report(view, run.folder.root if run.folder is not None else None, unicode=can_unicode(sys.stdout)))
     return exit_code(view.state, signals.exit_code)
+
+
+def _follow(run: RunLike, progress: Progress, emit: Callable[[Entry], None] | None) -> RunView:
+    """Show what the run tells until it ends; returns all that is known of it then.
+
+    A resumed run goes on in the numbers of its event file, but only once it holds that file: it may fail before,
+    and what it tells till then is numbered anew. So nothing is taken before it has entered a state or ended.
+    """
+    view: RunView | None = None
+    ended = False
+    while not ended:
+        ended = run.join(POLL_S)
+        entries = run.events.since(view.seq if view is not None else 0)
+        if view is None and (ended or any(isinstance(entry.event, StateChanged) for entry in entries)):
+            view = _view_before(entries[0].seq if entries else 1, run)
+        if view is not None:
+            _show(entries, view, progress, emit)
+            progress.update(view)
+    return view if view is not None else RunView()
+
+
+def _view_before(seq: int, run: RunLike) -> RunView:
+    """What the run's event file tells of earlier sessions, up to the entry numbered ``seq``."""
+    view = RunView()
+    if seq > 1 and run.folder is not None:
+        for entry in replay(run.folder.events):
+            if entry.seq < seq:
+                fold(view, entry)
+    return view
 
 
 def _show(entries: list[Entry], view: RunView, progress: Progress, emit: Callable[[Entry], None] | None) -> None:

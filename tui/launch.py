@@ -8,6 +8,7 @@ import sys
 from engine.errors import ConfigError
 from engine.text import safe_text
 from tui.bridge import RunLike, view_of
+from tui.places import lora_in
 
 
 def has_terminal() -> bool:
@@ -42,7 +43,7 @@ def last_words(run: RunLike) -> str:
     view = view_of(run.folder.events)
     text = f"Run {safe_text(view.name)} {view.state} at step {view.step} of {view.steps}.\n"
     if view.checkpoints:
-        text += f"LoRA   {safe_text(view.checkpoints[-1].path)}\n"
+        text += f"LoRA   {safe_text(lora_in(run.folder.root, view.checkpoints[-1].path))}\n"
     if view.state == "stopped":
         text += f"Go on  kiln resume {safe_text(run.folder.root)}\n"
     return text

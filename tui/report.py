@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 
 from engine.text import safe_text
+from tui.places import lora_in, sample_in
 from tui.units import duration, short_time, size
 from tui.view import RunView
 
@@ -15,8 +17,8 @@ PLOT_POINTS = 120
 """plotext's cost grows with the points; one mean for each column shows as much."""
 
 
-def report(view: RunView, width: int = 78, unicode: bool = True) -> str:
-    """The whole report, lines joined."""
+def report(view: RunView, folder: Path | None = None, width: int = 78, unicode: bool = True) -> str:
+    """The whole report, lines joined; ``folder`` is where the run lies, None for a run that made none."""
     lines = [f"Run {safe_text(view.name)} {view.state} at step {view.step} of {view.steps}, epoch {view.epoch}."]
     if view.done is not None and view.step_s is not None:
         lines.append(f"{duration(view.done.elapsed_s)} of training, {short_time(view.step_s)} a step.")
@@ -26,14 +28,21 @@ def report(view: RunView, width: int = 78, unicode: bool = True) -> str:
     losses = [loss for loss in view.courses.loss if math.isfinite(loss)]
     if len(losses) >= 4:
         lines += ["", loss_plot({safe_text(view.name, 40): losses}, width, unicode=unicode), ""]
-    lines += [f"LoRA    {safe_text(saved.path)} ({size(saved.size_bytes)})" for saved in view.checkpoints[-3:]]
+    return "\n".join(lines + _files(view, folder) if folder is not None else lines)
+
+
+def _files(view: RunView, folder: Path) -> list[str]:
+    lines = [
+        f"LoRA    {safe_text(lora_in(folder, saved.path))} ({size(saved.size_bytes)})"
+        for saved in view.checkpoints[-3:]
+    ]
     if view.samples:
-        lines.append(f"Samples {safe_text(view.samples[-1].path)} and {len(view.samples) - 1} more")
-    if view.folder:
-        lines.append(f"Folder  {safe_text(view.folder)}")
-    if view.state == "stopped":
-        lines.append(f"Go on with: kiln resume {safe_text(view.folder)}")
-    return "\n".join(lines)
+        more = f" and {len(view.samples) - 1} more" if len(view.samples) > 1 else ""
+        lines.append(f"Samples {safe_text(sample_in(folder, view.samples[-1].path))}{more}")
+    lines.append(f"Folder  {safe_text(folder)}")
+    if view.state in ("stopped", "interrupted"):
+        lines.append(f"Go on with: kiln resume {safe_text(folder)}")
+    return lines
 
 
 def loss_plot(courses: Mapping[str, Sequence[float]], width: int = 78, height: int = 14, unicode: bool = True) -> str:

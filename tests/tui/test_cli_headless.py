@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -28,7 +29,8 @@ from engine.events import (
     StepDone,
     entry_from_json,
 )  # fmt: skip
-from engine.files import RunFolder
+from engine.files import RunFolder, create_run_folder
+from tui.__main__ import main
 from tui.exit_codes import exit_code
 from tui.headless import run_headless
 from tui.job import run_job
@@ -36,6 +38,17 @@ from tui.progress import Progress as Bar
 from tui.progress import bar, plain_line, status_line
 from tui.report import decimated, loss_plot, report
 from tui.view import LogLine, RunView, fold
+
+CONFIG = """\
+name = "cat"
+[model]
+transformer = "flux.safetensors"
+autoencoder = "ae.safetensors"
+clip_l = "clip.safetensors"
+t5 = "t5.safetensors"
+[[dataset.folders]]
+path = "pictures"
+"""
 
 
 def step(number: int, epoch: int = 1, loss: float = 0.5) -> StepDone:
@@ -103,10 +116,12 @@ def view_of_events(events: list[Event]) -> RunView:
 
 
 def test_a_finished_run_reports_and_returns_0(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_headless(PlayedRun(played())) == 0
+    run = PlayedRun(played())
+    run.folder = RunFolder(Path("/elsewhere/cat"))
+    assert run_headless(run) == 0
     out, err = capfd.readouterr()
     assert "Run cat finished at step 8 of 8" in out
-    assert "/runs/cat/cat.safetensors (290 kB)" in out
+    assert "/elsewhere/cat/cat.safetensors (290 kB)" in out  # by its name in the run's own folder
     assert "warning: low \\x1b[2J disk" in err
     assert "\x1b" not in out + err
 
@@ -140,6 +155,7 @@ def test_a_failed_run_tells_why_on_stderr_and_returns_1(capfd: pytest.CaptureFix
 def test_a_signal_asks_the_run_to_stop(number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]) -> None:
     events = [*played()[:-4], RunDone("stopped", 8, 2, "", 1.0), StateChanged("stopped")]
     run = PlayedRun(events, until_stopped=True)
+    run.folder = RunFolder(Path("/runs/cat"))
     before = signal.getsignal(number)
 
     def send() -> None:
@@ -211,6 +227,54 @@ def test_plain_lines_come_at_a_distance() -> None:
 def test_bars_are_as_wide_as_asked() -> None:
     assert [len(bar(part, 20)) for part in (-1.0, 0.0, 0.5, 1.0, 9.0)] == [20] * 5
     assert bar(0.5, 4, unicode=False) == "[##--]"
+
+
+def resumable(tmp_path: Path) -> RunFolder:
+    """The folder of a run that was stopped after 8 steps."""
+    folder = create_run_folder(tmp_path, "cat")
+    folder.config.write_text(CONFIG)
+    log = EventLog(folder.events)
+    for event in (*played()[:-2], RunDone("stopped", 8, 2, "", 12.0), StateChanged("stopped")):
+        log.append(event)
+    log.close()
+    return folder
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_resume_that_fails_before_its_event_file_is_open_is_told(
+    more: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = resumable(tmp_path)
+    before = folder.events.read_bytes()
+    with open(folder.lock, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(["resume", str(folder.root), *more]) == 1
+    out, err = capfd.readouterr()
+    assert "This run is being trained already" in err
+    assert [json.loads(line)["type"] for line in out.splitlines()] == (["RunFailed", "StateChanged"] if more else [])
+    assert folder.events.read_bytes() == before
+
+
+def test_a_resumed_run_is_followed_from_where_it_stood(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = resumable(tmp_path)
+    run = PlayedRun([RunStarted("cat", "", "flux1", "dev", 2, 10, 4, 8), step(9), step(10)])
+    run.folder = folder
+    played_on = run._play
+
+    def play() -> None:
+        run.events.append(Log("warning", "said before the file is open"))
+        time.sleep(0.5)
+        run.events.open_file(folder.events)
+        run.events.append(StateChanged("preparing"))
+        played_on()
+        run.events.append(RunDone("finished", 10, 2, "", 1.0))
+
+    run._thread = threading.Thread(target=play)
+    assert run_headless(run) == 0
+    out, err = capfd.readouterr()
+    assert "Run cat finished at step 10 of 10" in out
+    assert f"LoRA    {folder.root}/cat.safetensors" in out and f"Folder  {folder.root}" in out
+    assert err.count("said before the file is open") == 1 and "epoch 2 done" not in err
 
 
 def test_the_report_survives_a_run_that_never_began() -> None:

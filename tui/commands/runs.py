@@ -86,7 +86,7 @@ def _show(folder: Path, as_json: bool) -> int:
         return FINISHED
     view = read_view(folder)
     view.state = summary(folder).state
-    print(report(view, unicode=can_unicode(sys.stdout)))
+    print(report(view, folder, unicode=can_unicode(sys.stdout)))
     if view.failure is not None:
         print(f"It failed: {safe_text(view.failure.title)}. {safe_text(view.failure.detail, newlines=True)}")
     return FINISHED

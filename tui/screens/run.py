@@ -7,6 +7,7 @@ concerned; plots follow at half that rate. Nothing here waits for the engine, an
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
@@ -74,7 +75,7 @@ class RunScreen(PaneScreen):
                             yield Static(safe("memory, GiB"), classes="caption")
                             yield MemoryPlot()
                         yield Figures()
-                yield SamplesPane(self._pool, id="samples")
+                yield SamplesPane(self._pool, self._run_root, id="samples")
             yield LogPane(id="log")
         yield Footer(show_command_palette=False)
 
@@ -106,14 +107,21 @@ class RunScreen(PaneScreen):
         self._show(slow=self._ticks % 2 == 0)
         view = self.run_view
         self._set_phase(training=bool(len(view.courses.step)) or not view.live, ended=not view.live)
-        if not view.live and not self._told_end:
+        self._tell_end()
+        if self._told_to_leave or (self.leave_when_ended and not self.training.alive):
+            self.app.exit()
+
+    def _tell_end(self) -> None:
+        """Open a dialog once for a failure; a run that became live again may fail again."""
+        view = self.run_view
+        if view.live and self.training.alive:
+            self._told_end = False
+        elif not view.live and not self._told_end:
             self._told_end = True
             if view.failure is not None:
                 self._tell_failure(view.failure)
-        elif view.live and self._started and not self.training.alive and self.training.events.seq == view.seq:
+        elif view.live and self._started and self.training.events.seq == view.seq:
             self._engine_vanished()
-        if self._told_to_leave or (self.leave_when_ended and not self.training.alive):
-            self.app.exit()
 
     def _set_phase(self, training: bool, ended: bool) -> None:
         """Show in the first pane what belongs to this part of the run: stages, plot, result."""
@@ -140,6 +148,10 @@ class RunScreen(PaneScreen):
                 widget.show(self.run_view)
         if slow:
             self._topics.clear()
+
+    def _run_root(self) -> Path | None:
+        folder = self.training.folder
+        return folder.root if folder is not None else None
 
     def _tell_failure(self, failure: RunFailed) -> None:
         folder = self.training.folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from textual.strip import Strip
 from engine.events import SampleSaved
 from engine.text import safe_text
 from tui.keymap import SAMPLE_KEYS, bindings
+from tui.places import sample_in
 from tui.view import RunView
 from tui.widgets.cells import CellWidget, Run, strip_of, wrap
 from tui.widgets.picture import PictureCells, load_picture, piece_style
@@ -44,14 +45,26 @@ class Places:
 
 
 class SamplesPane(CellWidget, can_focus=True):
-    """Pictures drawn while training, one large with prompt and epoch, and a film of the same prompt."""
+    """Pictures drawn while training, one large with prompt and epoch, and a film of the same prompt.
+
+    Args:
+        pool: threads that decode pictures.
+        folder: gives the run's folder once it is known; pictures are looked for there alone.
+        id: the widget's.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"samples--label", "samples--prompt", "samples--mark", "samples--hatch"}
     BINDINGS = bindings(SAMPLE_KEYS)
     TOPICS = frozenset({"samples", "stage", "state"})
 
-    def __init__(self, pool: ThreadPoolExecutor, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        folder: Callable[[], Path | None],
+        id: str | None = None,  # noqa: A002 - Textual's name
+    ) -> None:
         super().__init__(id=id)
+        self._folder = folder
         self._pool = pool
         self._kept: OrderedDict[Wanted, PictureCells] = OrderedDict()
         self._pending: set[Wanted] = set()
@@ -122,13 +135,14 @@ class SamplesPane(CellWidget, can_focus=True):
     def _wanted(self) -> list[Wanted]:
         width, height = self.size
         current = self.current
-        if current is None or width < 4 or height < 4:
+        folder = self._folder()
+        if current is None or folder is None or width < 4 or height < 4:
             return []
         places = self._places(width, height)
         ascii_only = self.glyphs.ascii
-        wanted = [(current.path, width, places.rows, ascii_only)]
+        wanted = [(str(sample_in(folder, current.path)), width, places.rows, ascii_only)]
         wanted += [
-            (s.path, THUMB_COLUMNS, THUMB_ROWS, ascii_only)
+            (str(sample_in(folder, s.path)), THUMB_COLUMNS, THUMB_ROWS, ascii_only)
             for s in film_of(self.view.samples, current, places.thumbs)
         ]
         return wanted
@@ -181,7 +195,10 @@ class SamplesPane(CellWidget, can_focus=True):
         return [(dot.join(parts) + follow, self.style_of("samples--label"))]
 
     def _picture(self, path: str, columns: int, rows: int) -> list[list[Run]]:
-        cells = self._kept.get((path, columns, rows, self.glyphs.ascii))
+        folder = self._folder()
+        cells = None
+        if folder is not None:
+            cells = self._kept.get((str(sample_in(folder, path)), columns, rows, self.glyphs.ascii))
         hatch = self.style_of("samples--hatch")
         if cells is None:
             return _placed(

@@ -1,0 +1,26 @@
+"""Where a run's files are: in its own folder, by their names.
+
+Event files name full paths. A run's folder may have been moved since, or come from someone else, so of a path only
+the last part is believed, and only as a name in the folder that the user named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+from engine.files import RunFolder
+
+
+def lora_in(folder: Path, path: str) -> Path:
+    """The LoRA file that an event of the run in ``folder`` names ``path``."""
+    return folder / _name(path)
+
+
+def sample_in(folder: Path, path: str) -> Path:
+    """The sample picture that an event of the run in ``folder`` names ``path``."""
+    return RunFolder(folder).samples / _name(path)
+
+
+def _name(path: str) -> str:
+    name = PurePath(path).name
+    return "unnamed" if name in ("", "..") or "\0" in name else name
