@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""
+
+LOCK_PATIENCE_S = 1.0
+"""How long a run that is locked is asked for again before it counts as being trained."""
 
 
 class Run:
@@ -205,10 +209,17 @@ def lock_folder(folder: RunFolder) -> Iterator[None]:
     except OSError as err:
         raise disk_error(err, folder.lock) from err
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            raise RunError("This run is being trained already", _holder(file), "Wait for it, or stop it.") from err
+        # `kiln runs` takes the lock for an instant to see whether it is held: that is no reason to refuse.
+        end = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as err:
+                if time.monotonic() >= end:
+                    hint = "Wait for it, or stop it."
+                    raise RunError("This run is being trained already", _holder(file), hint) from err
+                time.sleep(0.05)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
