@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import PromptConfig
+from engine.config import PromptConfig, RunConfig
 from engine.config_file import load_config
 from engine.errors import RunError
 from engine.events import (
@@ -18,6 +18,7 @@ from engine.events import (
     RunDone,
     RunFailed,
     RunStarted,
+    SampleSaved,
     StateChanged,
     StepDone,
 )
@@ -103,6 +104,20 @@ def test_show_and_compare(runs_dir: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["runs", "compare", "cat"]) == 2
 
 
+def test_the_files_of_a_moved_run_are_shown_where_they_are(
+    runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = (runs_dir / "cat").rename(runs_dir / "moved")
+    log = EventLog(moved / "events.jsonl")
+    log.append(SampleSaved("/etc/../home/other/secret.png", 6, 2, 0, "p", 1))
+    log.close()
+    assert main(["runs", "show", str(moved)]) == 0
+    out = capsys.readouterr().out
+    assert f"LoRA    {moved}/cat-e0002.safetensors" in out
+    assert f"Samples {moved}/samples/secret.png" in out
+    assert str(runs_dir / "cat/") not in out.replace(str(moved), "")
+
+
 def test_damaged_event_files_are_read_as_far_as_they_go(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = runs_dir / "cat/events.jsonl"
     events.write_bytes(events.read_bytes()[:400] + b'\n\xff\xfe{"type": "StepDone", "seq"\n[]\n')
@@ -128,9 +143,9 @@ class Drawn:
         monkeypatch.setattr("engine.jobs.sample_pictures", self)
 
     def __call__(
-        self, config: object, lora: Path | None, prompts: tuple[PromptConfig, ...], out: Path, *_: object
+        self, config: RunConfig, lora: Path | None, prompts: tuple[PromptConfig, ...], out: Path, *_: object
     ) -> list[Path]:
-        self.lora, self.prompts, self.out = lora, prompts, out
+        self.config, self.lora, self.prompts, self.out = config, lora, prompts, out
         return [out] * len(prompts)
 
 
@@ -165,7 +180,40 @@ def test_sample_of_a_configuration_uses_the_lora_named(
     assert "--prompt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--seed", "-1"], ["--steps", "0"], ["--guidance", "nan"], ["--size", "8x8"]])
+def test_what_is_given_replaces_what_the_configured_prompts_say(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Drawn(monkeypatch)
+    folder = str(runs_dir / "cat")
+    assert main(["sample", folder, "--seed", "7", "--negative", "a dog", "--cfg", "3"]) == 0
+    assert drawn.prompts == (PromptConfig(prompt="a cat", seed=7, negative="a dog"),)
+    assert drawn.config.sampling.cfg == 3.0
+    assert main(["sample", folder, "--prompt", "x", "--negative", "a dog", "--cfg", "2.5"]) == 0
+    assert drawn.prompts == (PromptConfig(prompt="x", negative="a dog"),)
+    assert main(["sample", folder]) == 0
+    assert drawn.prompts == (PromptConfig(prompt="a cat"),) and drawn.config.sampling.cfg == 1.0
+
+
+@pytest.mark.parametrize("more", [[], ["--cfg", "1"], ["--prompt", "x"]])
+def test_a_negative_prompt_that_would_do_nothing_is_refused(
+    more: list[str], runs_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Drawn(monkeypatch)
+    assert main(["sample", str(runs_dir / "cat"), "--negative", "a dog", *more]) == 2
+    assert "Add --cfg 3" in capsys.readouterr().err
+
+
+def test_a_negative_prompt_works_with_the_configured_cfg(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Drawn(monkeypatch)
+    path = runs_dir / "cat/config.toml"
+    path.write_text(CONFIG.replace("[[sampling", "[sampling]\ncfg = 2.0\n[[sampling"))
+    assert main(["sample", str(path), "--negative", "a dog"]) == 0
+    assert drawn.prompts[0].negative == "a dog" and drawn.config.sampling.cfg == 2.0
+
+
+@pytest.mark.parametrize(
+    "words", [["--cfg", "-1"], ["--seed", "-1"], ["--steps", "0"], ["--guidance", "nan"], ["--size", "8x8"]]
+)
 def test_impossible_numbers_are_bad_usage(words: list[str], runs_dir: Path) -> None:
     assert main(["sample", str(runs_dir / "cat"), *words]) == 2
 

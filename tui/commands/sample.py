@@ -1,7 +1,8 @@
 """`kiln sample RUN.toml|RUN_DIR`: draw pictures with a configuration's model, and with a LoRA on it.
 
 Given a run's folder, its last LoRA is used unless `--lora` names another file; given a configuration file, only what
-`--lora` names. Without `--prompt` the configuration's sample prompts are drawn.
+`--lora` names. Without `--prompt` the configuration's sample prompts are drawn, with whatever else is given here in
+place of their own.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("source", type=Path, metavar="RUN.toml|RUN_DIR")
     parser.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA file; `none` draws with the base model")
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
-    parser.add_argument("--negative", default="", metavar="TEXT")
-    parser.add_argument("--seed", type=_whole(0), default=0)
+    parser.add_argument("--negative", metavar="TEXT", help="what to keep away from; needs a cfg other than 1")
+    parser.add_argument(
+        "--cfg", type=_number(0, 100), help="classifier-free guidance, two passes a step; 1 is off (as configured)"
+    )
+    parser.add_argument("--seed", type=_whole(0))
     parser.add_argument("--size", type=_size, metavar="WxH", help="in pixels, for example 1024x768")
     parser.add_argument("--steps", type=_whole(1, 1000))
-    parser.add_argument("--guidance", type=_guidance)
+    parser.add_argument("--guidance", type=_number(0, 1000), help="the distilled guidance of dev models")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--json", action="store_true", help="write events to stdout as JSON lines, nothing else")
 
@@ -45,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     """
     is_run = args.source.is_dir()
     config = load_config(RunFolder(args.source).config if is_run else args.source)
+    if args.cfg is not None:
+        config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"cfg": args.cfg})})
     prompts = _prompts(args, config)
     lora = _lora(args, is_run)
     out = args.out or (RunFolder(args.source).samples / "by-hand" if is_run else Path("samples"))
@@ -59,18 +65,25 @@ def run(args: argparse.Namespace) -> int:
 def _prompts(args: argparse.Namespace, config: RunConfig) -> tuple[PromptConfig, ...]:
     if not args.prompt and not config.sampling.prompts:
         raise ConfigError("Nothing to draw", "no --prompt is given and [sampling] has none", 'Add --prompt "..."')
+    if args.negative and config.sampling.cfg == 1:
+        where = "--cfg 1" if args.cfg is not None else "sampling.cfg of the configuration is 1"
+        raise ConfigError(
+            "--negative would do nothing",
+            f"{where}: classifier-free guidance, which a negative prompt works through, is off",
+            "Add --cfg 3, say (each step then takes twice as long), or leave out --negative.",
+        )
     width, height = args.size or (None, None)
     given = {
+        "negative": args.negative,
+        "seed": args.seed,
         "width": width,
         "height": height,
         "steps": args.steps,
         "guidance": args.guidance,
     }
-    if args.prompt:
-        return tuple(
-            PromptConfig(prompt=text, negative=args.negative, seed=args.seed, **given) for text in args.prompt
-        )
     changes = {key: value for key, value in given.items() if value is not None}
+    if args.prompt:
+        return tuple(PromptConfig(prompt=text, **changes) for text in args.prompt)
     return tuple(prompt.model_copy(update=changes) for prompt in config.sampling.prompts)
 
 
@@ -108,8 +121,11 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _guidance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError("give a number from 0 to 1000")
-    return value
+def _number(least: float, most: float) -> Any:
+    def number(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"give a number from {least} to {most}")
+        return value
+
+    return number
