@@ -24,6 +24,7 @@ def run_job(job: Job, json_lines: bool) -> int:
 
     Raises:
         EngineError: what the job raised.
+        BrokenPipeError: the reader of stdout is gone; the job was ended.
     """
     events = EventLog()
     asked = threading.Event()
@@ -34,21 +35,28 @@ def run_job(job: Job, json_lines: bool) -> int:
         asked.set()
 
     signals = StopSignals(on_signal)
-    with signals, event_lines(json_lines) as emit, _Watcher(events, emit):
+    with signals, event_lines(json_lines) as emit, _Watcher(events, emit, asked) as watcher:
         complete = job(events, asked.is_set)
+    if watcher.broken is not None:
+        raise watcher.broken
     if complete:
         return FINISHED
     return signals.exit_code or STOPPED
 
 
 class _Watcher:
-    """A thread that polls the events and shows them until the job is over."""
+    """A thread that polls the events and shows them until the job is over.
 
-    def __init__(self, events: EventLog, emit: Callable[[Entry], None] | None) -> None:
+    A reader that went away (``kiln sample ... | head``) sets ``asked`` and is kept in ``broken``.
+    """
+
+    def __init__(self, events: EventLog, emit: Callable[[Entry], None] | None, asked: threading.Event) -> None:
         self._events = events
         self._emit = emit
         self._progress = Progress(sys.stderr, quiet=emit is not None and not sys.stderr.isatty())
         self._view = RunView(state="working")
+        self.broken: BrokenPipeError | None = None
+        self._asked = asked
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress")
 
@@ -62,6 +70,13 @@ class _Watcher:
         self._progress.close()
 
     def _watch(self) -> None:
+        try:
+            self._show_all()
+        except BrokenPipeError as err:
+            self.broken = err
+            self._asked.set()
+
+    def _show_all(self) -> None:
         over = False
         while not over:
             over = self._over.wait(POLL_S)

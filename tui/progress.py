@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from engine.text import safe_text
@@ -76,10 +78,21 @@ class Progress:
 
     def _write(self, text: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        self._stream.write(text.encode(encoding, "replace").decode(encoding))
+        with self._while_read():
+            self._stream.write(text.encode(encoding, "replace").decode(encoding))
 
     def _flush(self) -> None:
-        self._stream.flush()
+        with self._while_read():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _while_read(self) -> Iterator[None]:
+        """Without a reader (``kiln train ... 2>&1 | head``) there is nobody to show anything to."""
+        try:
+            yield
+        except BrokenPipeError:
+            self._quiet = True
+            self._shown = ""
 
 
 def status_line(view: RunView, width: int, unicode: bool = True) -> str:

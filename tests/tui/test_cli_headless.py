@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -309,3 +311,36 @@ def test_a_job_shows_progress_and_returns_its_code(capfd: pytest.CaptureFixture[
         return False
 
     assert run_job(signalled, False) == 143
+
+
+def test_a_job_ends_when_its_reader_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from engine.events import SampleSaved; from tui.__main__ import main;"
+        "from tui import commands; import tui.commands.models as models; from tui.job import run_job\n"
+        "def job(events, should_stop):\n"
+        "    for number in range(400):\n"
+        "        if should_stop(): return False\n"
+        "        events.append(SampleSaved(f'{number}.png', 0, 0, number, 'p', 1)); time.sleep(0.05)\n"
+        "    return True\n"
+        "models.run = lambda args: run_job(job, False)\n"
+        "sys.exit(main(['models']))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None and child.stderr is not None
+    assert child.stdout.readline() == b"0.png\n"
+    child.stdout.close()
+    assert child.wait(60) == 141
+    assert b"Traceback" not in child.stderr.read()
+    child.stderr.close()
+
+
+def test_a_run_goes_on_when_nobody_reads_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(Terminal):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    shown = Bar(Gone())
+    shown.line(LogLine(0.0, "info", "lost"))
+    shown.update(view_of_events(played()))
+    shown.close()
