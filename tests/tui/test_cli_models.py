@@ -97,3 +97,32 @@ def test_names_are_shown_harmlessly(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_bad_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", *words]) == 2
     assert capsys.readouterr().err
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings with one folder that holds the pocket T5 and one that does not exist; no other known folders."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "t5.safetensors").symlink_to(POCKET / "t5-pocket.safetensors")
+    path = tmp_path / "settings.toml"
+    path.write_text(f"model_folders = {[str(tmp_path / 'mine'), str(tmp_path / 'unplugged')]}\n")
+    monkeypatch.setenv("LORAKILN_SETTINGS", str(path))
+    monkeypatch.setattr("tui.commands.models.known_roots", list)
+    return path
+
+
+def test_folders_of_the_settings_are_searched_and_a_missing_one_is_told(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "--json"]) == 0
+    said = capsys.readouterr()
+    assert [item["path"] for item in json.loads(said.out)] == [str(settings.parent / "mine" / "t5.safetensors")]
+    (line,) = said.err.splitlines()
+    assert line.startswith("warning: ") and "unplugged" in line and str(settings) in line
+
+
+def test_a_root_replaces_the_settings_folders(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (settings.parent / "empty").mkdir()
+    assert main(["models", "--root", str(settings.parent / "empty"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == [] and said.err == ""

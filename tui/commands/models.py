@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from engine.models.detect import ModelInfo, detect
 from engine.models.find import find_models, known_roots
 from engine.text import safe_text
 from tui.exit_codes import FINISHED
-from tui.settings import load_settings
+from tui.settings import load_settings, settings_path
 from tui.units import size
 
 SHOWN = 20
@@ -55,13 +56,22 @@ def run(args: argparse.Namespace) -> int:
             f"kiln models {safe_text(' '.join(words))}",
             "kiln models lists, kiln models inspect FILE tells about one file.",
         )
-    roots = args.root or [*load_settings().model_roots, *known_roots()]
+    roots = args.root or [*_existing(load_settings().model_roots), *known_roots()]
     found = find_models(roots)
     if args.json:
         print(json.dumps([info.to_dict() for info in found], indent=2))
     else:
         print(table(found) if found else _nothing(roots))
     return FINISHED
+
+
+def _existing(folders: list[Path]) -> list[Path]:
+    """The folders that are there; of the others (an unplugged drive) a line on stderr tells."""
+    for folder in folders:
+        if not folder.exists():
+            text = f"{safe_text(folder, 400)}, in model_folders of {safe_text(settings_path(), 400)}, does not exist"
+            print(f"warning: {text}", file=sys.stderr)
+    return [folder for folder in folders if folder.exists()]
 
 
 def table(found: list[ModelInfo]) -> str:
