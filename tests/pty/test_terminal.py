@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pocket import pocket_config
+
+from engine.config_file import save_config
 
 pytestmark = pytest.mark.pty
 
@@ -25,17 +28,23 @@ TIMEOUT_S = 60.0
 
 
 class Child:
-    """A fake run full screen in a child process on a pty of its own."""
+    """A Python program in a child process on a pty of its own: a fake run full screen unless another is named."""
 
-    def __init__(self, runs_dir: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        runs_dir: Path,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        program: tuple[str, ...] = (),
+    ) -> None:
         self.seen = b""
         self.ended_at = 0
         before = {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "tui")])}
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             os.environ.update(before | {"LC_ALL": "C.UTF-8"} | (environment or {}))
-            script = [sys.executable, "-m", "fake_run", "--runs-dir", str(runs_dir), *options]
-            os.execv(sys.executable, script)
+            program = program or ("-m", "fake_run", "--runs-dir", str(runs_dir), *options)
+            os.execv(sys.executable, [sys.executable, *program])
         self.resize(120, 40)
         self.termios = termios.tcgetattr(self.master)
 
@@ -185,6 +194,19 @@ def test_a_locale_without_unicode_gets_ascii(tmp_path: Path, children: list[Chil
     os.kill(child.pid, signal.SIGTERM)
     assert child.wait() == 143
     assert child.seen.isascii()
+
+
+def test_a_configuration_is_trained_full_screen_to_its_end(tmp_path: Path, children: list[Child]) -> None:
+    save_config(pocket_config(tmp_path, training={"steps": 1}), tmp_path / "run.toml")
+    code = "import sys; from tui.__main__ import main; sys.exit(main(['train', sys.argv[1], '--ui']))"
+    child = Child(tmp_path, program=("-c", code, str(tmp_path / "run.toml")))
+    children.append(child)
+    child.until(b"FINISHED")
+    child.press("q")
+    assert child.wait() == 0
+    assert_restored(child)
+    assert b"Run test finished at step 1 of 1." in child.seen
+    assert (tmp_path / "runs/test/test.safetensors").is_file()
 
 
 def _text(path: Path) -> str:
