@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from engine.cache.latents import View
-from engine.config import CaptionConfig, RunConfig
+from engine.config import RunConfig
 from engine.dataset.buckets import Placement, place, random_crop
 from engine.dataset.captions import final_caption
 from engine.dataset.scan import Sample
@@ -61,6 +61,7 @@ class Order:
         self.config = config
         self.processes = processes
         self._placements = {s.index: self._place(s) for s in self.samples}
+        self._lengths: dict[int, int] = {}
         self.epoch_steps = lru_cache(maxsize=4)(self._epoch_steps)
 
     def _place(self, sample: Sample) -> Placement:
@@ -73,7 +74,7 @@ class Order:
         step = epoch = 0
         while not training.epochs or epoch < training.epochs:
             epoch += 1
-            for index in range(len(self.epoch_steps(epoch))):
+            for index in range(self._length(epoch)):
                 step += 1
                 if step > after:
                     yield Turn(step, epoch, index)
@@ -96,7 +97,13 @@ class Order:
 
     def ends_epoch(self, turn: Turn) -> bool:
         """Whether ``turn`` is the last of its epoch."""
-        return turn.index + 1 == len(self.epoch_steps(turn.epoch))
+        return turn.index + 1 == self._length(turn.epoch)
+
+    def _length(self, epoch: int) -> int:
+        """Steps of an epoch; only the first time the epoch is computed for it."""
+        if epoch not in self._lengths:
+            self._lengths[epoch] = len(self.epoch_steps(epoch))
+        return self._lengths[epoch]
 
     def items(self) -> Iterator[Item]:
         """Every item of every step: what the caches have to hold."""
@@ -144,11 +151,6 @@ class Order:
         if dataset.random_crop:
             placement = random_crop(placement, seed, epoch, slot)
         flip = dataset.flip and python_random(seed, "flip", epoch, slot).random() < 0.5
-        caption = final_caption(sample.caption, self._captions_for(sample), seed, epoch, slot)
+        caption = final_caption(sample.caption, dataset.captions, seed, epoch, slot, sample.regularization)
         weight = dataset.prior_loss_weight if sample.regularization else 1.0
         return Item(slot, View(sample, placement, flip), caption, weight)
-
-    def _captions_for(self, sample: Sample) -> CaptionConfig:
-        captions = self.config.dataset.captions
-        # A regularization picture shows the class without the concept: the trigger word must not name it.
-        return captions.model_copy(update={"trigger_word": ""}) if sample.regularization else captions

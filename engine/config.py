@@ -45,8 +45,8 @@ class ModelConfig(Part):
     """Folder or file of the T5 tokenizer; searched for when unset."""
     download_tokenizers: bool = True
     """Fetch missing tokenizers from the Hugging Face hub."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the frozen base; auto is the file's 16-bit type on a GPU and float32 on a CPU."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the frozen base; auto is bfloat16 on a GPU and float32 on a CPU."""
     t5_length: Annotated[int, Field(ge=0, le=512)] = 0
     """Tokens the T5 prompt is padded to; 0 takes 512 for dev and 256 for schnell."""
     t5_mask: bool = False

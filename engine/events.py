@@ -206,13 +206,15 @@ def entry_from_json(line: str) -> Entry:
 class EventLog:
     """The ring that readers poll and the JSON-lines file that keeps everything.
 
-    One writer lock of a few microseconds; readers take a slice of the ring. A write error of the file (a full disk)
-    is kept in :attr:`write_error` and does not stop the ring: the loop looks at it between steps.
+    Writers take turns; the ring has a lock of its own, held for microseconds, so that a disk that hangs in the middle
+    of a line stops no reader. A write error of the file (a full disk) is kept in :attr:`write_error` and does not
+    stop the ring: the loop looks at it between steps.
     """
 
     def __init__(self, path: Path | None = None, ring_size: int = RING_SIZE) -> None:
         self._ring: deque[Entry] = deque(maxlen=ring_size)
         self._lock = threading.Lock()
+        self._ring_lock = threading.Lock()
         self._file: TextIO | None = None
         self._seq = 0
         self.write_error: OSError | None = None
@@ -236,23 +238,26 @@ class EventLog:
             if tail.torn:
                 self._file.write("\n")
             offset = tail.seq
-            self._ring = deque((Entry(e.seq + offset, e.time, e.event) for e in early), maxlen=self._ring.maxlen)
-            self._seq += offset
+            moved = deque((Entry(e.seq + offset, e.time, e.event) for e in early), maxlen=self._ring.maxlen)
+            with self._ring_lock:
+                self._ring = moved
+                self._seq += offset
             for entry in self._ring:
                 self._write(entry)
 
     def append(self, event: Event) -> int:
         """Append an event; returns its sequence number. Never blocks on a reader."""
         with self._lock:
-            self._seq += 1
-            entry = Entry(self._seq, time.time(), event)
-            self._ring.append(entry)
+            entry = Entry(self._seq + 1, time.time(), event)
+            with self._ring_lock:
+                self._seq += 1
+                self._ring.append(entry)
             self._write(entry)
-            return self._seq
+            return entry.seq
 
     def since(self, seq: int) -> list[Entry]:
         """Entries of the ring newer than ``seq``, oldest first."""
-        with self._lock:
+        with self._ring_lock:
             missing = self._seq - seq
             if missing <= 0:
                 return []
@@ -264,9 +269,12 @@ class EventLog:
     def close(self) -> None:
         """Close the file; the ring stays readable."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            file, self._file = self._file, None
+            try:
+                if file is not None:
+                    file.close()
+            except OSError as err:
+                self.write_error = err
 
     def _write(self, entry: Entry) -> None:
         if self._file is None:

@@ -65,10 +65,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temp
-        _flush(temp)
+        flush(temp)
         os.chmod(temp, 0o666 & ~_umask())
         os.replace(temp, target)
-        _flush(target.parent)
+        flush(target.parent)
     except BaseException as err:
         # What stopped the write may stop the clean-up too; the first error is the one to tell.
         with contextlib.suppress(OSError):
@@ -88,7 +88,8 @@ def atomic_write(target: Path, data: bytes | str) -> None:
         temp.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file's or folder's contents are on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -31,7 +31,7 @@ def fill_caches(config: RunConfig, events: EventLog, should_stop: Callable[[], b
 
     base = check_base(config)
     try:
-        prepare(config, base, compute_for(config, base.transformer.dtype), events, should_stop)
+        prepare(config, base, compute_for(config), events, should_stop)
     except Stopped:
         return False
     return True
@@ -58,7 +58,7 @@ def sample_pictures(
     from engine.training.prepare import Stopped, check_base, embed_texts, open_store, prompt_captions
 
     base = check_base(config)
-    compute = compute_for(config, base.transformer.dtype)
+    compute = compute_for(config)
     store = open_store(config)
     captions = prompt_captions(prompts, config.sampling.cfg)
     try:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import logging
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -124,6 +126,7 @@ class Run:
             self._enter(outcome.reason)
         finally:
             self.events.close()
+            _free_gpu()
 
     def _work(self) -> Outcome:
         if helper_rank():
@@ -149,7 +152,7 @@ class Run:
 
         control = Control(self._commands, self.events)
         trainer = Trainer(self.config, folder, self.events, control, self._enter)
-        sampler = MemorySampler(self.events, peak=trainer.peak_gb)
+        sampler = MemorySampler(self.events, peak=trainer.peak_gb, uuid=trainer.gpu_uuid)
         sampler.start()
         try:
             return trainer.train()
@@ -268,6 +271,14 @@ class _Teller(logging.Handler):
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return safe_text(super().format(record), 20_000, newlines=True)
+
+
+def _free_gpu() -> None:
+    """Give back what torch keeps: the screen stays open over night, and others want the card."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _explain(err: Exception, folder: RunFolder | None) -> tuple[str, str, str]:

@@ -7,7 +7,6 @@ sample, ask whether to stop. What a step is made of lives in :mod:`engine.traini
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor
 
 from engine.batches import Turn
+from engine.commands import Pause
 from engine.config import RunConfig
-from engine.errors import RunError
-from engine.events import EpochDone, EventLog, Log, RunStarted
+from engine.errors import EngineError, RunError
+from engine.events import EpochDone, EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
+from engine.training.checkpoint import Place, generations, load_newest
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
 from engine.training.keeper import Keeper
@@ -29,6 +30,7 @@ from engine.training.optimizer import clip_gradients
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
 from engine.training.release import leave_gpu, return_to_gpu, room_on_host
 from engine.training.schedule import set_learning_rate
+from engine.training.stopwatch import Stopwatch, to_host
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Trainer:
         self.control = control
         self.enter = enter
         self.ledger = Ledger(events)
+        self.compute: Compute | None = None
 
     def train(self) -> Outcome:
         """Run to the end or to a stop.
@@ -80,7 +83,9 @@ class Trainer:
         try:
             self._set_up()
         except Stopped:
-            return Outcome("stopped")
+            state, _ = load_newest(self.folder.states)
+            place = state.place if state else Place()
+            return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
         self.ledger.start(self.ledger.place)
         if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
             self.keeper.sample()
@@ -89,17 +94,22 @@ class Trainer:
 
     def peak_gb(self) -> float:
         """Highest GPU memory so far, GiB; 0 on a CPU and before the device is chosen. Safe from any thread."""
-        return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
+        return self.compute.peak_gb() if self.compute else 0.0
+
+    def gpu_uuid(self) -> str:
+        """The GPU in use, as NVML names it; empty on a CPU and before the device is chosen."""
+        return self.compute.gpu_uuid() if self.compute else ""
 
     def _set_up(self) -> None:
         config, events = self.config, self.events
         self.enter("preparing")
         base = check_base(config)
-        compute = compute_for(config, base.transformer.dtype)
+        compute = self.compute = compute_for(config)
         self.enter("caching")
         prepared = self._prepare(base, compute)
         self.enter("loading")
-        self.kit = build_kit(config, base, compute, prepared, events, self.control)
+        resuming = bool(generations(self.folder.states))
+        self.kit = build_kit(config, base, compute, prepared, events, self.control, resuming)
         self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter)
         self.keeper.restore()
         order = prepared.order
@@ -115,6 +125,9 @@ class Trainer:
                 resumed_step=self.ledger.place.step,
             )
         )
+        if self.control.stop_epoch:
+            # Planned while the caches filled: said again, since the outline just told begins a new view.
+            events.append(StopPlanned(self.control.stop_epoch))
 
     def _prepare(self, base: Base, compute: Compute) -> Prepared:
         """Fill the caches in the main process; the others then find them full.
@@ -122,12 +135,14 @@ class Trainer:
         Raises:
             Stopped: the user stopped the run meanwhile.
         """
-        prepared = None
+        prepared, ended = None, None
         if compute.is_main:
-            with contextlib.suppress(Stopped):
+            try:
                 prepared = prepare(self.config, base, compute, self.events, self.control.stopping)
-        if compute.from_main(prepared is None):
-            raise Stopped
+            except (Stopped, EngineError) as err:
+                ended = err
+        if compute.from_main(ended is not None):
+            raise ended or Stopped
         self.folder = compute.from_main(self.folder)
         return prepared or prepare(self.config, base, compute, self.events, lambda: False)
 
@@ -149,29 +164,26 @@ class Trainer:
 
     def _step(self, turn: Turn) -> None:
         """One optimizer step over this process's micro-batches."""
-        kit, begin = self.kit, time.perf_counter()
-        order = kit.prepared.order
+        kit = self.kit
+        compute, order, watch = kit.compute, kit.prepared.order, Stopwatch(kit.compute.device)
         micros = order.step(turn)
         lr = set_learning_rate(kit.optimizer, self.config, turn.step - 1, order.total_steps)
-        total = torch.zeros((), device=kit.compute.device)
-        data_s, model_s = time.perf_counter() - begin, 0.0
+        total = torch.zeros((), device=compute.device)
         for number, micro in enumerate(micros):
-            if number % kit.compute.processes != kit.compute.rank:
+            if number % compute.processes != compute.rank:
                 continue
-            start = time.perf_counter()
             inputs = kit.objective.inputs(micro, turn.step, number)
-            ready = time.perf_counter()
+            watch.mark("data")
             loss = kit.objective.loss(inputs) / len(micros)
-            kit.compute.backward(loss)
+            compute.backward(loss)
             total += loss.detach()
-            data_s += ready - start
-            model_s += time.perf_counter() - ready
-        total = kit.compute.sum(total)
-        start = time.perf_counter()
+            watch.mark("model")
+        total = compute.sum(total)
         names = "; ".join(micro.names for micro in micros)
         grad_norm = self._update(turn, total, names)
-        end = time.perf_counter()
-        self.ledger.add(Told(turn, names, total, grad_norm, lr, end - begin, data_s, model_s, end - start))
+        numbers = to_host(total, grad_norm)
+        watch.mark("optimizer")
+        self.ledger.add(Told(turn, names, numbers, watch, lr, late=compute.device.type != "cpu"))
 
     def _update(self, turn: Turn, loss: Tensor, names: str) -> Tensor:
         """Clip and step; returns the gradient norm before clipping."""
@@ -181,7 +193,7 @@ class Trainer:
         grad_norm = clip_gradients(parameters, self.config.optimizer.max_grad_norm)
         if loss.device.type == "cpu":
             # On a GPU this look would make every step wait; there the check comes with the late reading.
-            refuse_nonfinite(turn.step, loss, grad_norm, names)
+            refuse_nonfinite(turn.step, float(loss), float(grad_norm), names)
         kit.optimizer.step()
         kit.optimizer.zero_grad(set_to_none=True)
         if self.config.lora.max_norm:
@@ -223,15 +235,17 @@ class Trainer:
         began = time.monotonic()
         released = False
         self.enter("paused")
-        while self.control.pause and not self.control.stop_now:
-            if self.control.pause.release and not released:
-                released = self._release()
-            if not released:
-                self._serve()
-            self.control.wait(0.5)
-            self._agree()
-        if released:
-            return_to_gpu(self.kit)
+        while True:
+            while self.control.pause and not self.control.stop_now:
+                if self.control.pause.release and not released:
+                    released = self._release()
+                if not released:
+                    self._serve()
+                self.control.wait(0.5)
+                self._agree()
+            # A stop saves from where things are; only going on needs the GPU.
+            if not released or self.control.stop_now or self._return():
+                break
         self.ledger.leave_out(time.monotonic() - began)
         self.enter("training")
 
@@ -248,6 +262,17 @@ class Trainer:
             self.keeper.save_state()
             leave_gpu(self.kit)
         self.enter("released")
+        return True
+
+    def _return(self) -> bool:
+        """Take the GPU again; False if others have filled it meanwhile, and the run stays released."""
+        try:
+            return_to_gpu(self.kit)
+        except torch.OutOfMemoryError:
+            leave_gpu(self.kit)
+            self.control.pause = Pause(release=True)
+            self.events.append(Log("warning", "The GPU has no room for the run yet: still paused"))
+            return False
         return True
 
     def _tell_epoch(self) -> None:

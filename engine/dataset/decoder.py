@@ -38,6 +38,10 @@ _BOOT = (
 MEMORY_LIMIT = 2 << 30
 """Bytes of address space that a child may have."""
 _START_LIMIT_S = 60.0
+# The child handles strangers' pictures: what it says of its own replies is not believed either.
+_MAX_HEADER = 16 * 2**20
+_MAX_PAYLOAD = 3 * 10**9
+
 _READ_AHEAD = 1 << 16
 _BATCH = 64
 """Pictures asked for at once: the answers' latency is hidden, and another thread waits for at most one batch."""
@@ -254,8 +258,13 @@ class _Child:
         """Read one reply: its header and raw bytes."""
         deadline = time.monotonic() + time_limit_s
         length = int.from_bytes(self._read(4, deadline), "little")
+        if length > _MAX_HEADER:
+            raise self._lost()
         header: dict[str, Any] = json.loads(self._read(length, deadline))
-        return header, self._read(header["payload"], deadline)
+        payload = header["payload"]
+        if not isinstance(payload, int) or not 0 <= payload <= _MAX_PAYLOAD:
+            raise self._lost()
+        return header, self._read(payload, deadline)
 
     def _read(self, count: int, deadline: float) -> bytearray:
         """``count`` bytes: first those read ahead, the rest from the pipe, which is read ahead in turn."""

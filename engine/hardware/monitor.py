@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -17,10 +18,33 @@ from engine.hardware.gpu import GIB, Gpu, GpuReader, visible_gpus
 
 
 def host_memory() -> tuple[float, float, float]:
-    """Host memory used (what is not available to new work), total, and this process's share, in GiB."""
+    """Host memory used (what is not available to new work), total, and this process's share, in GiB.
+
+    In a container its own limit counts where it is the narrower one.
+    """
     memory = psutil.virtual_memory()
     process = psutil.Process(os.getpid()).memory_info().rss
-    return (memory.total - memory.available) / GIB, memory.total / GIB, process / GIB
+    used, total = memory.total - memory.available, memory.total
+    limit = container_limit()
+    if limit is not None and limit[1] - limit[0] < total - used:
+        used, total = limit
+    return used / GIB, total / GIB, process / GIB
+
+
+def container_limit(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
+    """Bytes used and allowed by this container's memory limit (cgroup v2); None where there is none.
+
+    File cache counts as free: the kernel gives it up before it kills.
+    """
+    try:
+        allowed = (root / "memory.max").read_text().strip()
+        current = int((root / "memory.current").read_text())
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    if not allowed.isdigit():
+        return None
+    return current - int(stat.get("inactive_file", 0)), int(allowed)
 
 
 class MemorySampler:
@@ -30,7 +54,8 @@ class MemorySampler:
         events: where samples go.
         interval_s: seconds between samples.
         peak: gives the peak of GPU memory in GiB since the run began (torch's counter); None where there is none.
-        uuid: the GPU to watch (its beginning suffices); empty takes the first one visible to this process.
+        uuid: the GPU to watch (its beginning suffices), or a function that tells once it is chosen; empty takes the
+            first one visible to this process.
     """
 
     def __init__(
@@ -38,7 +63,7 @@ class MemorySampler:
         events: EventLog,
         interval_s: float = 1.0,
         peak: Callable[[], float] | None = None,
-        uuid: str = "",
+        uuid: str | Callable[[], str] = "",
     ) -> None:
         self._events = events
         self._interval_s = interval_s
@@ -91,6 +116,7 @@ class MemorySampler:
         )
 
     def _watched(self, gpus: list[Gpu]) -> Gpu | None:
-        if self._uuid:
-            return next((gpu for gpu in gpus if gpu.uuid.startswith(self._uuid)), None)
+        wanted = self._uuid if isinstance(self._uuid, str) else self._uuid()
+        if wanted:
+            return next((gpu for gpu in gpus if gpu.uuid.startswith(wanted)), None)
         return next(iter(visible_gpus(gpus)), None)

@@ -52,11 +52,14 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            # Once for both products; a modulated norm arrives in float32 on a GPU.
+            x = x.to(torch.get_autocast_dtype(kind))
         out = self.base(x)
         if self.strength.value == 0.0 or self._skipped():
             return out
-        # Autocast picks its own type; widening x first would only cost memory.
-        hidden = F.linear(x if torch.is_autocast_enabled(x.device.type) else x.to(self.down.dtype), self.down)
+        hidden = F.linear(x if torch.is_autocast_enabled(kind) else x.to(self.down.dtype), self.down)
         if self.training:
             hidden = self._drop(hidden)
         # Scaled while it is r wide, not out wide.

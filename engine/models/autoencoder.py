@@ -8,6 +8,7 @@ Shapes: pixels (B, 3, H, W) in [-1, 1], latents (B, 16, H/8, W/8).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -52,7 +53,8 @@ class Autoencoder:
         A training latent is ``mean + std * noise``.
         """
         weight = self.net.encoder.conv_in.weight
-        mean, logvar = self.net.encoder(pixels.to(weight.device, weight.dtype)).float().chunk(2, dim=1)
+        with exact_convolutions():
+            mean, logvar = self.net.encoder(pixels.to(weight.device, weight.dtype)).float().chunk(2, dim=1)
         std = (0.5 * logvar.clamp(-30.0, 20.0)).exp()
         return (mean - self.sizes.shift_factor) * self.sizes.scale_factor, std * self.sizes.scale_factor
 
@@ -61,7 +63,16 @@ class Autoencoder:
         """Decode shifted and scaled latents to pixels (float32); values may lie slightly outside [-1, 1]."""
         weight = self.net.decoder.conv_in.weight
         z = latents.to(weight.device).float() / self.sizes.scale_factor + self.sizes.shift_factor
-        return self.net.decoder(z.to(weight.dtype)).float()
+        with exact_convolutions():
+            return self.net.decoder(z.to(weight.dtype)).float()
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """Convolutions as precise as their type: by default a GPU shortens float32 to TF32's 10 bits."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
 
 
 def load_autoencoder(path: Path, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Autoencoder:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -82,8 +83,14 @@ class Family(Protocol):
         """Whether the transformer embeds a guidance value."""
         ...
 
-    def load_transformer(self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer, frozen."""
+    def load_transformer(
+        self,
+        config: ModelConfig,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> nn.Module:
+        """Load the transformer, frozen; ``progress`` is told bytes read and in all, and may raise to end it."""
         ...
 
     def load_autoencoder(self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> Autoencoder:
@@ -193,7 +200,11 @@ class Flux1:
         return cast(FluxTransformer, transformer).guidance_in is not None
 
     def load_transformer(
-        self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype
+        self,
+        config: ModelConfig,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        progress: Callable[[int, int], None] | None = None,
     ) -> FluxTransformer:
         """Load the transformer, frozen.
 
@@ -201,7 +212,7 @@ class Flux1:
             ModelFileError: not a complete text-to-image FLUX.1 transformer, or damaged.
         """
         self._check_channels(expect(config.transformer, "transformer"))
-        return load_flux(config.transformer, device, dtype)
+        return load_flux(config.transformer, device, dtype, progress)
 
     def _check_channels(self, info: ModelInfo) -> None:
         wanted = self.latent_channels * self.patch**2

@@ -6,6 +6,7 @@ ones go through it alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,7 +39,12 @@ def flux_params(part: Part) -> FluxParams:
         ) from err
 
 
-def load_flux(path: Path, device: torch.device | str, dtype: torch.dtype) -> FluxTransformer:
+def load_flux(
+    path: Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    progress: Callable[[int, int], None] | None = None,
+) -> FluxTransformer:
     """Load the transformer at ``path``, frozen, in eval mode; weights stream to ``device`` one by one.
 
     Raises:
@@ -49,10 +55,15 @@ def load_flux(path: Path, device: torch.device | str, dtype: torch.dtype) -> Flu
         raise ModelFileError(
             "This family cannot be trained yet", f"{safe_text(path, 400)} is {info.family}", "Give a FLUX.1 model."
         )
-    return build_flux(part, device, dtype)
+    return build_flux(part, device, dtype, progress)
 
 
-def build_flux(part: Part, device: torch.device | str, dtype: torch.dtype) -> FluxTransformer:
+def build_flux(
+    part: Part,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    progress: Callable[[int, int], None] | None = None,
+) -> FluxTransformer:
     """Build and fill the transformer that ``part`` holds.
 
     Raises:
@@ -61,5 +72,5 @@ def build_flux(part: Part, device: torch.device | str, dtype: torch.dtype) -> Fl
     params = flux_params(part)
     with torch.device("meta"):
         model = FluxTransformer(params)
-    load_weights(model, part, device=device, dtype=dtype)
+    load_weights(model, part, device=device, dtype=dtype, progress=progress)
     return model.eval()

@@ -44,6 +44,7 @@ def load_weights(
     dtype: torch.dtype,
     rename: Callable[[str], str] | None = None,
     keep_float32: Callable[[str], bool] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Fill ``module`` (on the meta device) with the weights of ``part``, strictly, and freeze it.
 
@@ -54,6 +55,7 @@ def load_weights(
         dtype: their type there.
         rename: the module's name for a name of the file; identity when None.
         keep_float32: module names that stay float32 whatever ``dtype``.
+        progress: told bytes read and in all, after each tensor; what it raises ends the loading.
 
     Raises:
         ModelFileError: a tensor is missing, unexpected, of another shape, of a dtype no weight has, not finite,
@@ -64,6 +66,7 @@ def load_weights(
     scales = {rename(name): info for name, info in part.scales.items()}
     wanted = _wanted(module)
     _check_names(part, wanted, sources, scales)
+    done, total = 0, sum(info.end - info.begin for info in sources.values())
     with _open(part.header.path) as file:
         for name, info in sorted(sources.items(), key=lambda item: item[1].begin):
             to = torch.float32 if keep_float32 and keep_float32(name) else dtype
@@ -71,6 +74,9 @@ def load_weights(
             value = _on_device(_read(file, part, info), scale, device, to, part, info)
             for alias in wanted[name][1]:
                 _place(module, alias, value)
+            done += info.end - info.begin
+            if progress is not None:
+                progress(done, total)
     module.requires_grad_(False)
 
 

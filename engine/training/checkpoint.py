@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from engine.errors import DiskError, RunError
-from engine.files import atomic_write, disk_error
+from engine.files import atomic_write, disk_error, flush
 
 FORMAT = 1
 
@@ -98,9 +98,22 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
         if isinstance(err, DiskError):
             raise
         raise disk_error(err, final) from err
-    for old in generations(states)[keep:]:
+    # Later ones are of a past that this state has replaced: damaged, or the run would have gone on from them.
+    later = [folder for folder in generations(states) if folder.name > final.name]
+    for old in [*later, *generations(states)[len(later) + keep :]]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def sweep(states: Path) -> None:
+    """Clear up what a kill left half-done; only for the holder of the run's lock."""
+    for old in states.glob(".step-*.old"):
+        final = states / old.name.removeprefix(".").removesuffix(".old")
+        if not final.exists():  # killed between the two renames of a replacement
+            os.rename(old, final)
+        shutil.rmtree(old, ignore_errors=True)
+    for part in states.glob(".step-*.part"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def generations(states: Path) -> list[Path]:
@@ -155,15 +168,11 @@ def _load(folder: Path) -> TrainingState:
 
 def _replace_folder(part: Path, final: Path) -> None:
     old = final.with_name(f".{final.name}.old")
-    if final.exists():  # saved twice at the same step: the newer, equal one wins
+    if final.exists():  # a damaged one of the same step, or a second save of it
         os.rename(final, old)
     os.rename(part, final)
     shutil.rmtree(old, ignore_errors=True)
-    fd = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    flush(final.parent)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

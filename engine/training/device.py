@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 
 from engine.config import RunConfig
 from engine.errors import RunError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Compute:
     def precision(self) -> str:
         """Mixed precision as resolved: no or bf16."""
         return str(self.accelerator.mixed_precision)
+
+    @property
+    def name(self) -> str:
+        """The device by name; another model of GPU rounds differently."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     @property
     def processes(self) -> int:
@@ -99,18 +105,20 @@ class Compute:
         """Highest memory torch held on the GPU so far, GiB; 0 on a CPU."""
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
 
+    def gpu_uuid(self) -> str:
+        """The GPU's name for NVML; empty on a CPU."""
+        if self.device.type != "cuda":
+            return ""
+        return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}"
+
     def free_unused(self) -> None:
         """Hand memory that torch keeps for later back to the driver."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def compute_for(config: RunConfig, file_dtype: str = "bfloat16") -> Compute:
+def compute_for(config: RunConfig) -> Compute:
     """Choose device and precisions for a run.
-
-    Args:
-        config: the run's configuration.
-        file_dtype: the transformer file's dominant dtype; a 16-bit one is kept on a GPU.
 
     Raises:
         RunError: the device asked for is not there.
@@ -136,21 +144,15 @@ def compute_for(config: RunConfig, file_dtype: str = "bfloat16") -> Compute:
         # cuBLAS reads this when it starts; without it deterministic products are refused.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.training.deterministic)
-    dtype = _base_dtype(config.model.dtype, file_dtype, on_gpu)
+    # float16 is none of the choices: autocast would widen the whole base anew in every pass.
+    chosen = config.model.dtype if config.model.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     precision = config.training.mixed_precision
     if precision == "auto":
         precision = "bf16" if on_gpu else "no"
     # accelerate keeps its choice for the whole process; a second run may want another.
     AcceleratorState._reset_state(reset_partial_state=False)
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=precision)
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # others wait while the main one fills caches
+    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=precision, kwargs_handlers=[patience])
     if on_gpu and device.index is None:
         device = accelerator.device
-    return Compute(accelerator, device, dtype, torch.bfloat16 if on_gpu else torch.float32)
-
-
-def _base_dtype(wanted: str, file_dtype: str, on_gpu: bool) -> torch.dtype:
-    if wanted != "auto":
-        return DTYPES[wanted]
-    if not on_gpu:
-        return torch.float32
-    return torch.float16 if file_dtype == "float16" else torch.bfloat16
+    return Compute(accelerator, device, DTYPES[chosen], torch.bfloat16 if on_gpu else torch.float32)

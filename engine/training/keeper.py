@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
 from engine.config import RunConfig
-from engine.errors import RunError
+from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log
 from engine.files import RunFolder
-from engine.training.checkpoint import TrainingState, load_newest, save_state
+from engine.training.checkpoint import TrainingState, load_newest, save_state, sweep
 from engine.training.export import export_lora
 from engine.training.kit import Kit
 from engine.training.ledger import Ledger
@@ -48,6 +50,7 @@ class Keeper:
         self.enter = enter
         self.last_lora = ""
         self._state_clock = time.monotonic()
+        self._saved_step = -1
 
     def restore(self) -> None:
         """Take up the newest state that verifies, if there is one.
@@ -55,6 +58,9 @@ class Keeper:
         Raises:
             RunError: no state verifies although there are some, or the base model is another one.
         """
+        sweep(self.folder.states)
+        for left in self.folder.root.glob(".*.part"):
+            left.unlink(missing_ok=True)
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))
@@ -64,6 +70,7 @@ class Keeper:
         self.kit.lora.load_state(state.lora)
         load_optimizer_state(self.kit.optimizer, state.optimizer, state.optimizer_json)
         self.ledger.start(state.place)
+        self._saved_step = state.place.step
 
     def _check_identity(self, state: TrainingState) -> None:
         now = self.kit.prepared.identity
@@ -75,7 +82,7 @@ class Keeper:
                 "Put the old file back, or start a new run with lora.resume_from.",
             )
         for name in changed:
-            self.events.append(Log("warning", f"The {name} changed since the run stopped: it goes on differently"))
+            self.events.append(Log("warning", f"The {name} changed since the run stopped: its course may differ"))
 
     def save(self, kind: str) -> None:
         """Write the LoRA and the training state.
@@ -97,13 +104,14 @@ class Keeper:
         Raises:
             DiskError: it could not be written; earlier states are unharmed.
         """
-        if not self.kit.compute.is_main:
+        if not self.kit.compute.is_main or self._saved_step == self.ledger.place.step:
             return
         tensors, plain = optimizer_state(self.kit.optimizer)
         place, lora = self.ledger.snapshot(), self.kit.lora.state()
         state = TrainingState(place, lora, tensors, plain, self.kit.prepared.identity)
         save_state(self.folder.states, state, self.config.saving.keep_states)
         self._state_clock = time.monotonic()
+        self._saved_step = place.step
 
     def state_due(self) -> bool:
         """Whether it is time for a state, by steps or by the clock."""
@@ -114,8 +122,7 @@ class Keeper:
     def sample(self) -> None:
         """Draw the sample prompts with the adapter as it stands.
 
-        Raises:
-            DiskError: a picture could not be written.
+        A picture that cannot be drawn or written is told and passed over: the training is not the worse for it.
         """
         if not self.kit.compute.is_main:
             return
@@ -124,13 +131,22 @@ class Keeper:
             return
         place = self.ledger.snapshot()
         began = time.monotonic()
-        with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
-            stem = f"step{place.step:06d}"
-            drawn = self.kit.painter.draw(self.kit.transformer, self.folder.samples, place.step, place.epoch, stem)
+        stem = f"step{place.step:06d}"
+        try:
+            with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
+                drawn = self.kit.painter.draw(
+                    self.kit.transformer, self.folder.samples, place.step, place.epoch, stem
+                )
+        except (torch.OutOfMemoryError, EngineError) as err:
+            self.kit.compute.free_unused()
+            self.events.append(Log("warning", f"Samples were left out: {err}".replace("\n", "; ")))
+            return
         self.events.append(Log("info", f"{len(drawn)} samples drawn in {time.monotonic() - began:.1f} s"))
 
     @contextmanager
     def _during(self, state: str) -> Iterator[None]:
         before = self.enter(state)
-        yield
-        self.enter(before)
+        try:
+            yield
+        finally:
+            self.enter(before)

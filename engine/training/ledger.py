@@ -1,36 +1,40 @@
 """Where the run stands and what its steps gave: the place, the clock, and losses read late.
 
 A step's loss is still on its way from the GPU when the next step is launched; reading it at once would make every
-step wait. So a step is told when the next one is done (on a CPU at once), and before anything is saved.
+step wait. So a step is told when the next one has been launched (on a CPU at once), and before anything is saved.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from engine.batches import Turn
 from engine.errors import RunError
 from engine.events import EventLog, StepDone
 from engine.training.checkpoint import Place
+from engine.training.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
 class Told:
-    """A step done, its loss and gradient norm perhaps still on the device; times in seconds."""
+    """A step done.
+
+    Attributes:
+        names: the pictures it saw, for messages.
+        numbers: loss and gradient norm (2,) on the host; valid once ``watch`` has been waited for.
+        late: whether they may still be on their way.
+    """
 
     turn: Turn
     names: str
-    loss: Tensor
-    grad_norm: Tensor
+    numbers: Tensor
+    watch: Stopwatch
     lr: float
-    step_s: float
-    data_s: float
-    model_s: float
-    optimizer_s: float
+    late: bool
 
 
 class Ledger:
@@ -66,11 +70,12 @@ class Ledger:
 
     def add(self, told: Told) -> None:
         """Book a step that is done; tell the one before, or this one if its numbers are here already."""
-        self.flush()
+        before, self._untold = self._untold, told
         turn = told.turn
         self.place = replace(self.place, step=turn.step, epoch=turn.epoch, index=turn.index + 1)
-        self._untold = told
-        if told.loss.device.type == "cpu":
+        if before is not None:
+            self._tell(before)
+        if not told.late:
             self.flush()
 
     def flush(self) -> None:
@@ -80,37 +85,42 @@ class Ledger:
             RunError: its loss or gradient norm is not a number.
         """
         told, self._untold = self._untold, None
-        if told is None:
-            return
-        refuse_nonfinite(told.turn.step, told.loss, told.grad_norm, told.names)
-        loss, turn = float(told.loss), told.turn
+        if told is not None:
+            self._tell(told)
+
+    def _tell(self, told: Told) -> None:
+        told.watch.wait()
+        loss, grad_norm = told.numbers.tolist()
+        turn = told.turn
+        refuse_nonfinite(turn.step, loss, grad_norm, told.names)
         before = 0.0 if turn.index == 0 else self.place.loss_sum
         self.place = replace(self.place, loss_sum=before + loss)
+        spent = told.watch.seconds()
         self.events.append(
             StepDone(
                 step=turn.step,
                 epoch=turn.epoch,
                 loss=loss,
                 lr=told.lr,
-                grad_norm=float(told.grad_norm),
-                step_s=told.step_s,
-                data_s=told.data_s,
-                model_s=told.model_s,
-                optimizer_s=told.optimizer_s,
+                grad_norm=grad_norm,
+                step_s=sum(spent.values()),
+                data_s=spent.get("data", 0.0),
+                model_s=spent.get("model", 0.0),
+                optimizer_s=spent.get("optimizer", 0.0),
             )
         )
 
 
-def refuse_nonfinite(step: int, loss: Tensor, grad_norm: Tensor, names: str) -> None:
+def refuse_nonfinite(step: int, loss: float, grad_norm: float, names: str) -> None:
     """Stop a run whose numbers have broken down.
 
     Raises:
         RunError: the loss or the gradient norm is infinite or not a number.
     """
-    if bool(torch.isfinite(loss)) and bool(torch.isfinite(grad_norm)):
+    if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     raise RunError(
         "The loss is no longer a number",
-        f"step {step}: loss {float(loss)}, gradient norm {float(grad_norm)}, on {names}",
+        f"step {step}: loss {loss}, gradient norm {grad_norm}, on {names}",
         "The last saved state is intact. Lower optimizer.learning_rate, then start again.",
     )

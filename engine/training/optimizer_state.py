@@ -35,6 +35,10 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
     return tensors, {"class": type(optimizer).__name__, "groups": groups, "state": states}
 
 
+_CONFIGURED = {"lr", "initial_lr", "weight_decay", "betas", "eps", "d_coef"}
+"""Settings of a group that the configuration gives: one changed before a resume counts, unlike counters."""
+
+
 def load_optimizer_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Put a state back into an optimizer built in the same way; afterwards it goes on as the one that was saved.
 
@@ -46,7 +50,7 @@ def load_optimizer_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], pl
     entries = [{key: _unpack(value, tensors) for key, value in state.items()} for state in states]
     optimizer.state.clear()
     for group, values in zip(optimizer.param_groups, settings, strict=True):
-        group.update(values)
+        group.update({key: value for key, value in values.items() if key not in _CONFIGURED})
         for parameter in group["params"]:
             own = entries.pop(0)
             if own:

@@ -17,8 +17,7 @@ from engine.cache.store import Store
 from engine.cache.text import cache_text
 from engine.config import PromptConfig, RunConfig
 from engine.dataset.decoder import Decoder
-from engine.dataset.scan import Problem, Sample, file_digest, scan_dataset
-from engine.errors import RunError
+from engine.dataset.scan import Sample, file_digest, scan_dataset
 from engine.events import EventLog, Log, Progress
 from engine.files import default_cache_dir
 from engine.models.detect import ModelInfo, expect
@@ -77,8 +76,8 @@ def scan(config: RunConfig, decoder: Decoder, events: EventLog) -> tuple[Sample,
     """Scan the dataset and say every problem in the log.
 
     Raises:
-        DatasetError: nothing can be trained on.
-        RunError: some pictures have errors; training on the rest silently would not be what was asked for.
+        DatasetError: nothing can be trained on, or some files have errors; training on the rest silently would not
+            be what was asked for.
     """
 
     def report(done: int, total: int) -> None:
@@ -88,19 +87,8 @@ def scan(config: RunConfig, decoder: Decoder, events: EventLog) -> tuple[Sample,
     for problem in found.problems:
         level = "error" if problem.severity == "error" else "warning"
         events.append(Log(level, f"{safe_text(problem.path)}: {problem.message}"))
-    errors = [problem for problem in found.problems if problem.severity == "error"]
-    if errors:
-        raise RunError(
-            f"{len(errors)} of the dataset's files cannot be used",
-            _listed(errors),
-            "Mend or remove them (`kiln dataset check` lists all), then start again.",
-        )
+    found.require_clean()
     return found.samples
-
-
-def _listed(problems: list[Problem]) -> str:
-    shown = [f"{safe_text(p.path)}: {p.message}. {p.hint}" for p in problems[:10]]
-    return "\n".join(shown + ([f"and {len(problems) - 10} more"] if len(problems) > 10 else []))
 
 
 def open_store(config: RunConfig) -> Store:
@@ -131,7 +119,10 @@ def prepare(
     with Decoder(config.dataset.max_megapixels) as decoder:
         samples = scan(config, decoder, events)
         order = Order(samples, config, compute.processes)
-        views, captions = _unique(order)
+        views, captions = _unique(order, should_stop)
+        if len(views) + len(captions) > 4 * len(samples):
+            text = f"Crops, flips or captions vary: {len(views)} views and {len(captions)} captions are cached"
+            events.append(Log("info", text))
         latents = _latents(config, base, compute, views, store, decoder, events, should_stop)
     texts = embed_texts(
         config,
@@ -144,15 +135,17 @@ def prepare(
     )
     if store.damaged:
         events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
-    return Prepared(base, order, store, latents, texts, identity(config, base, samples, compute.encoder_dtype))
+    return Prepared(base, order, store, latents, texts, identity(config, base, samples, compute))
 
 
-def _unique(order: Order) -> tuple[list[View], set[str]]:
+def _unique(order: Order, should_stop: Callable[[], bool]) -> tuple[list[View], set[str]]:
     views: dict[View, None] = {}
     captions: set[str] = set()
-    for item in order.items():
+    for number, item in enumerate(order.items()):
         views[item.view] = None
         captions.add(item.caption)
+        if number % 10_000 == 9_999 and should_stop():
+            raise Stopped
     return list(views), captions
 
 
@@ -216,30 +209,45 @@ def _report(events: EventLog, stage: str, done: int, total: int, name: str) -> N
     events.append(Progress(stage, done, total, safe_text(name, 200)))
 
 
-def identity(
-    config: RunConfig, base: Base, samples: tuple[Sample, ...], encoder_dtype: torch.dtype
-) -> dict[str, str]:
+def identity(config: RunConfig, base: Base, samples: tuple[Sample, ...], compute: Compute) -> dict[str, str]:
     """Digests of what a resumed run must share with the one it goes on from, by a name a user knows."""
     pictures = hashlib.sha256()
     for sample in samples:
         pictures.update(f"{sample.repeats}/{sample.regularization}/{file_digest(sample.path)}\n".encode())
     captions = hashlib.sha256("\0".join(sample.caption for sample in samples).encode("utf-8", "surrogatepass"))
     family, model = base.family, config.model
-    encoders = family.autoencoder_fingerprint(model, torch.float32) + family.text_fingerprint(model, encoder_dtype)
+    encoders = family.autoencoder_fingerprint(model, torch.float32) + family.text_fingerprint(
+        model, compute.encoder_dtype
+    )
     return {
         "base model": file_fingerprint(base.transformer.path),
         "encoders": hashlib.sha256(encoders.encode()).hexdigest(),
         "pictures": pictures.hexdigest(),
         "captions": captions.hexdigest(),
-        "settings": settings_digest(config),
+        "settings": settings_digest(config, compute.processes),
+        "torch version": torch.__version__,
+        "device": compute.name,
     }
 
 
-def settings_digest(config: RunConfig) -> str:
+def settings_digest(config: RunConfig, processes: int) -> str:
     """Digest of every setting that changes what is learned; where to save and what to sample do not."""
     trained = config.model_dump(
         mode="json",
-        include={"seed", "dataset", "lora", "objective", "optimizer", "schedule", "training"},
-        exclude={"dataset": {"folders": {"__all__": {"path"}}}, "training": {"state_every_steps", "device"}},
+        include={
+            "seed": True,
+            "model": {"dtype", "t5_length", "t5_mask"},
+            "dataset": True,
+            "lora": True,
+            "objective": True,
+            "optimizer": True,
+            "schedule": True,
+            "training": True,
+        },
+        exclude={
+            "dataset": {"folders": {"__all__": {"path"}}},
+            "lora": {"resume_from"},
+            "training": {"state_every_steps", "device"},
+        },
     )
-    return hashlib.sha256(repr(sorted(trained.items())).encode()).hexdigest()
+    return hashlib.sha256(f"{sorted(trained.items())}/{processes}".encode()).hexdigest()

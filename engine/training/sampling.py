@@ -11,7 +11,6 @@ schnell has none, and noise is drawn unpacked, so a seed gives the same picture 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from engine.training.flow import resolution_shift
 from engine.training.png import picture_pixels, save_png
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ __all__ = ["PictureRequest", "draw_latents", "flow_schedule", "initial_noise", "
 
 MIN_SIDE = 64
 """Smallest side in pixels: the pocket model's; FLUX.1 itself wants 256 and more."""
-
-_MU_TOKENS = (256, 4096)
-_MU = (0.5, 1.15)
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,7 @@ def flow_schedule(steps: int, image_tokens: int, shifted: bool) -> list[float]:
         raise ValueError(f"a picture takes at least one step, not {steps}")
     times = torch.linspace(1.0, 0.0, steps + 1)
     if shifted:
-        slope = (_MU[1] - _MU[0]) / (_MU_TOKENS[1] - _MU_TOKENS[0])
-        factor = math.exp(_MU[0] + slope * (image_tokens - _MU_TOKENS[0]))
+        factor = resolution_shift(image_tokens)
         times = factor / (factor + (1.0 / times - 1.0))
     return times.tolist()
 
