@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from engine.commands import (
     StopAtEpoch,
     StopNow,
 )
+from engine.events import EventLog, RunFailed, SampleSaved, StateChanged
+from engine.files import create_run_folder
 from tui.app import KilnApp
 from tui.keymap import ALL_KEYS, RUN_KEYS
 from tui.screens.dialogs import EpochDialog, ErrorDialog, HelpDialog
@@ -174,6 +177,48 @@ async def test_a_failure_is_a_dialog_with_detail_and_hint(tmp_path: Path) -> Non
         await until(pilot, lambda: "FAILED" in text_of(app))
         await pilot.press("q")
     assert not app.is_running
+
+
+async def test_a_resumed_run_is_steered_while_it_prepares_and_may_fail_again(tmp_path: Path) -> None:
+    folder = create_run_folder(tmp_path, "glorb")
+    earlier = EventLog(folder.events)
+    for event in (StateChanged("training"), RunFailed("no memory", "", "", ""), StateChanged("failed")):
+        earlier.append(event)
+    earlier.close()
+    run = FakeRun(tmp_path)
+    run.folder = folder
+    fail = threading.Event()
+
+    def resume() -> None:
+        run.events.open_file(folder.events)
+        run._enter("preparing")
+        fail.wait(30)
+        run._fail()
+
+    run._prepare = resume  # type: ignore[method-assign]
+    run._train = lambda: None  # type: ignore[method-assign]
+    app = KilnApp(run)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.bridge.view.state == "preparing" and app.bridge.view.seq > 3)
+        await pilot.pause(0.6)
+        assert app.screen is run_screen(app)  # no dialog for the failure of last time
+        await pilot.press("x", "q", "s")
+        await until(pilot, lambda: run.commands == [SampleNow(), StopNow()])
+        run_screen(app).leave_when_ended = False
+        fail.set()
+        await until(pilot, lambda: isinstance(app.screen, ErrorDialog))
+
+
+async def test_pictures_come_from_the_runs_own_folder(tmp_path: Path) -> None:
+    async def script(pilot: Pilot[Any], app: KilnApp, run: FakeRun) -> None:
+        pane = app.screen.query_one(SamplesPane)
+        run.events.append(SampleSaved(str(tmp_path / "private.png"), 9, 1, 0, "p", 1))
+        await until(pilot, lambda: app.bridge.view.samples[-1].step == 9)
+        assert run.folder is not None
+        assert {Path(path).parent for path, *_ in pane._wanted()} == {run.folder.samples}
+        await until(pilot, lambda: "cannot be shown" in text_of(app))
+
+    await play(tmp_path, script)
 
 
 async def test_an_engine_that_vanishes_is_told(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ class StillRun:
 
     def __init__(self, alive: bool) -> None:
         self.events = EventLog()
-        self.folder: RunFolder | None = None
+        self.folder = RunFolder(Path("glorb-on-meadow"))
+        self.folder.samples.mkdir(parents=True)
         self.alive = alive
 
     def start(self) -> None:
@@ -63,8 +64,9 @@ class StillRun:
 
 
 @pytest.fixture(autouse=True)
-def fixed_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A clock that ticks half a second an event, in UTC."""
+def fixed_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A clock that ticks half a second an event, in UTC; an empty working folder."""
+    monkeypatch.chdir(tmp_path)
     ticks = itertools.count(1_790_000_000.0, 0.5)
     monkeypatch.setattr(engine.events.time, "time", lambda: next(ticks))
     monkeypatch.setenv("TZ", "UTC")
@@ -85,7 +87,7 @@ def prepare(run: StillRun, until_stage: int = len(STAGES)) -> None:
         run.events.append(Progress(stage, done, 20, "portrait_0013.png"))
 
 
-def train(run: StillRun, folder: Path, steps: int) -> None:
+def train(run: StillRun, steps: int) -> None:
     """Steps, epochs, files, samples and memory."""
     rng = random.Random(5)
     run.events.append(StateChanged("training"))
@@ -101,9 +103,9 @@ def train(run: StillRun, folder: Path, steps: int) -> None:
             path = f"/runs/glorb-on-meadow/glorb-on-meadow-e{epoch:04d}.safetensors"
             run.events.append(CheckpointSaved(path, step, epoch, "epoch", 38_400_000))
             for index, prompt in enumerate(PROMPTS):
-                picture = folder / f"{step}-{index}.png"
-                write_picture(picture, index, part)
-                run.events.append(SampleSaved(str(picture), step, epoch, index, prompt, 42 + index))
+                name = f"{step}-{index}.png"
+                write_picture(run.folder.samples / name, index, part)
+                run.events.append(SampleSaved(f"/runs/glorb/{name}", step, epoch, index, prompt, 42 + index))
     run.events.append(Log("warning", "gradient norm 4.1 at step 131 was clipped to 1.0"))
 
 
@@ -119,14 +121,14 @@ async def settle(pilot: Pilot[Any]) -> None:
     await pilot.pause(0.2)
 
 
-def app_at(moment: str, folder: Path) -> KilnApp:
+def app_at(moment: str) -> KilnApp:
     """The application at a moment of a run."""
     run = StillRun(alive=moment not in ("finished", "failed"))
     if moment == "caching":
         prepare(run, until_stage=2)
         return KilnApp(run, ascii_terminal=False)
     prepare(run)
-    train(run, folder, PER_EPOCH * (EPOCHS if moment == "finished" else 4) - (0 if moment == "finished" else 13))
+    train(run, PER_EPOCH * (EPOCHS if moment == "finished" else 4) - (0 if moment == "finished" else 13))
     if moment == "paused":
         run.events.append(StateChanged("paused", "asked for"))
     if moment == "finished":
@@ -148,11 +150,11 @@ def app_at(moment: str, folder: Path) -> KilnApp:
     ],
     ids=lambda value: f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value) or "-",
 )  # fmt: skip
-def test_screen(snap_compare: Any, tmp_path: Path, moment: str, size: tuple[int, int], keys: str) -> None:
+def test_screen(snap_compare: Any, moment: str, size: tuple[int, int], keys: str) -> None:
     async def before(pilot: Pilot[Any]) -> None:
         await settle(pilot)
         if keys:
             await pilot.press(keys)
             await settle(pilot)
 
-    assert snap_compare(app_at(moment, tmp_path), terminal_size=size, run_before=before)
+    assert snap_compare(app_at(moment), terminal_size=size, run_before=before)
