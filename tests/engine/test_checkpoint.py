@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.errors import DiskError, RunError
-from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state
+from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state, sweep
 
 
 def state(step: int) -> TrainingState:
@@ -93,3 +93,28 @@ def test_a_failing_disk_leaves_the_states_before(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["step-00000001"]
     loaded, _ = load_newest(tmp_path)
     assert loaded is not None and loaded.place.step == 1
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_newer_state_does_not_outlive_the_one_just_written(tmp_path, keep):
+    save_state(tmp_path, state(100), keep=5)
+    newest = save_state(tmp_path, state(200), keep=5)
+    (newest / "lora.safetensors").write_bytes(b"damaged")
+    loaded, _ = load_newest(tmp_path)
+    assert loaded is not None and loaded.place.step == 100
+    save_state(tmp_path, state(150), keep=keep)
+    assert [folder.name for folder in generations(tmp_path)] == ["step-00000150", "step-00000100"][:keep]
+
+
+def test_what_a_kill_leaves_half_done_is_cleared_up(tmp_path):
+    whole = save_state(tmp_path, state(7), keep=2)
+    (tmp_path / ".step-00000009.part").mkdir()
+    os.rename(whole, tmp_path / ".step-00000007.old")
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["step-00000007"]
+    save_state(tmp_path, state(8), keep=2)
+    os.rename(tmp_path / "step-00000008", tmp_path / ".step-00000007.old")
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["step-00000007"]
+    loaded, _ = load_newest(tmp_path)
+    assert loaded is not None and loaded.place.step == 7

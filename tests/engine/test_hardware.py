@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from engine.events import EventLog, MemorySampled
 from engine.hardware.gpu import GIB, GpuReader, probe_gpus, read_gpus, visible_gpus
-from engine.hardware.monitor import MemorySampler, host_memory
+from engine.hardware.monitor import MemorySampler, container_limit, host_memory
 
 SENSORS = (
     "nvmlDeviceGetName",
@@ -245,3 +246,13 @@ def test_a_sampler_never_started_stops() -> None:
 def test_hardware_is_read_without_torch() -> None:
     code = "import sys, engine.hardware.gpu, engine.hardware.monitor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_containers_limit_is_read(tmp_path: Path) -> None:
+    assert container_limit(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("500\n")
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 150\n")
+    assert container_limit(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert container_limit(tmp_path) == (350, 1000)

@@ -6,11 +6,14 @@ import os
 import shutil
 
 import pytest
+import torch
 from pocket import FILES, finish, pictures, pocket_config, submit_after, told
+from safetensors.torch import load_file
 
-from engine.commands import StopNow
+from engine.commands import Pause, Resume, StopAtEpoch, StopNow
 from engine.config import RunConfig
-from engine.events import Log, RunFailed, RunStarted
+from engine.errors import DiskError
+from engine.events import Log, Progress, RunFailed, RunStarted, StateChanged, StepDone, StopPlanned
 from engine.files import RunFolder
 from engine.models.autoencoder import Autoencoder
 from engine.models.family import Flux1, FluxTextEncoder
@@ -169,3 +172,83 @@ def test_config_as_run_is_kept(tmp_path):
     assert isinstance(run.folder, RunFolder)
     loaded = load_config(run.folder.config)
     assert isinstance(loaded, RunConfig) and loaded == config
+
+
+def test_samples_that_fail_cost_a_line_in_the_log_and_nothing_else(tmp_path, monkeypatch):
+    import engine.training.pictures as painting
+
+    def failing(*args):
+        raise DiskError("The disk is full", "writing x failed", "Free some space.")
+
+    monkeypatch.setattr(painting, "save_png", failing)
+    run = finish(Run(pocket_config(tmp_path, sampling={"prompts": [{"prompt": "a zorple"}]})))
+    assert run.exit_reason == "finished"
+    lines = [event.text for event in told(run, Log) if "Samples were left out" in event.text]
+    assert len(lines) == 4 and "disk is full" in lines[0]
+    assert [event.state for event in told(run, StateChanged)][-1] == "finished"
+
+
+def test_a_learning_rate_changed_before_a_resume_counts(tmp_path, monkeypatch):
+    submit_after(monkeypatch, {3: [StopNow()]})
+    run = finish(Run(pocket_config(tmp_path)))
+    slower = run.config.model_copy(
+        update={"optimizer": run.config.optimizer.model_copy(update={"learning_rate": 1e-9})}
+    )
+    before = load_file(run.folder.root / "test-s000003.safetensors")
+    again = finish(Run(slower, resume_from=run.folder.root))
+    after = load_file(again.folder.root / "test.safetensors")
+    assert {event.lr for event in told(again, StepDone)} == {1e-9}
+    assert any("settings changed" in event.text for event in told(again, Log))
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+
+
+def test_loading_ends_when_the_user_stops(tmp_path, monkeypatch):
+    load = Flux1.load_transformer
+    run = Run(pocket_config(tmp_path))
+
+    def stopping(self, *args):
+        run.submit(StopNow())
+        return load(self, *args)
+
+    monkeypatch.setattr(Flux1, "load_transformer", stopping)
+    finish(run)
+    assert run.exit_reason == "stopped" and not told(run, RunStarted)
+
+
+def test_loading_tells_its_progress(tmp_path):
+    run = finish(Run(pocket_config(tmp_path, training={"steps": 1})))
+    seen = [event for event in told(run, Progress) if event.stage == "load transformer"]
+    assert seen[-1].done == seen[-1].total and len(seen) > 5
+
+
+def test_a_gpu_that_others_filled_keeps_the_run_released(tmp_path, monkeypatch):
+    import engine.trainer as trainer
+
+    full = [torch.OutOfMemoryError("no room"), None]
+    monkeypatch.setattr(trainer, "leave_gpu", lambda kit: None)
+
+    def returning(kit):
+        failure = full.pop(0)
+        if failure:
+            run.submit(Resume())
+            raise failure
+
+    monkeypatch.setattr(trainer, "return_to_gpu", returning)
+    submit_after(monkeypatch, {2: [Pause(release=True)]})
+    run = Run(pocket_config(tmp_path))
+    run.submit(Resume())
+    run.start()
+    while run.state != "released" and run.alive:
+        run.join(0.02)
+    run.submit(Resume())
+    assert run.join(60) and run.exit_reason == "finished"
+    assert any("no room for the run yet" in event.text for event in told(run, Log))
+
+
+def test_a_stop_planned_while_caching_is_told_again_with_the_outline(tmp_path):
+    run = Run(pocket_config(tmp_path))
+    run.submit(StopAtEpoch(1))
+    finish(run)
+    kinds = [event for event in told(run, RunStarted, StopPlanned)]
+    assert isinstance(kinds[-1], StopPlanned) and kinds[-1].epoch == 1
+    assert told(run, StepDone)[-1].step == 3
