@@ -10,11 +10,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-
-import psutil
+from typing import TYPE_CHECKING
 
 from engine.events import EventLog, MemorySampled
-from engine.hardware.gpu import GIB, Gpu, GpuReader, visible_gpus
+
+if TYPE_CHECKING:
+    from engine.hardware.gpu import Gpu
+
+# psutil and the driver's library are loaded by the first sample, in its thread: the screen's first frame waits for
+# every module that is imported before.
 
 
 def host_memory() -> tuple[float, float, float]:
@@ -22,6 +26,10 @@ def host_memory() -> tuple[float, float, float]:
 
     In a container its own limit counts where it is the narrower one.
     """
+    import psutil
+
+    from engine.hardware.gpu import GIB
+
     memory = psutil.virtual_memory()
     process = psutil.Process(os.getpid()).memory_info().rss
     used, total = memory.total - memory.available, memory.total
@@ -92,6 +100,8 @@ class MemorySampler:
         self.stop()
 
     def _run(self) -> None:
+        from engine.hardware.gpu import GpuReader
+
         with GpuReader() as reader:
             while True:
                 self._events.append(self._sample(reader.read()))
@@ -119,4 +129,6 @@ class MemorySampler:
         wanted = self._uuid if isinstance(self._uuid, str) else self._uuid()
         if wanted:
             return next((gpu for gpu in gpus if gpu.uuid.startswith(wanted)), None)
+        from engine.hardware.gpu import visible_gpus
+
         return next(iter(visible_gpus(gpus)), None)
