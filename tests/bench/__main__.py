@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import bench_overhead, bench_startup
+from tests.bench import bench_overhead, bench_startup, bench_ui
 from tests.bench.figures import write_figures
 
 if __name__ == "__main__":
-    body = f"## Answering\n\n{bench_startup.report()}\n\n## Training\n\n{bench_overhead.report()}"
+    parts = (("Answering", bench_startup), ("Drawing", bench_ui), ("Training", bench_overhead))
+    body = "\n\n".join(f"## {title}\n\n{bench.report()}" for title, bench in parts)
     print(body)
     write_figures(Path(sys.argv[1]), "Benchmarks", body)
