@@ -157,6 +157,8 @@ class RunView:
 
     state: str = "new"
     state_reason: str = ""
+    told_state: str = ""
+    """The state that the log told of last."""
     stages: dict[str, Stage] = field(default_factory=dict)
     stage: str = ""
     """The stage told of last; "" once steps are being made."""
@@ -325,8 +327,12 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
             view.stages.clear()
         view.state, view.state_reason = event.state, event.reason
         view.stage = ""
-        if event.reason or event.state not in BUSY_STATES:
+        # Samples at the start are a state within another: coming back to that one is no news.
+        news = event.state not in BUSY_STATES and event.state != view.told_state
+        if event.reason or news:
             _log(view, at, "info", f"{event.state}: {event.reason}" if event.reason else event.state)
+        if news or event.state == "training":
+            view.told_state = event.state
     elif isinstance(event, CheckpointSaved):
         view.checkpoints.append(event)
         _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")

@@ -181,6 +181,12 @@ def test_a_resumed_run_is_live_before_its_outline_is_known() -> None:
         assert view.failure is not None and view.failure.title == "again"
 
 
+def test_the_log_tells_of_a_state_once() -> None:
+    states = ["preparing", "caching", "loading", "sampling", "loading", "training", "paused", "training", "paused"]
+    view = folded(*(StateChanged(state) for state in states))
+    assert [line.text for line in view.log] == ["preparing", "caching", "loading", "paused", "paused"]
+
+
 def test_a_stop_planned_before_the_resume_is_told_again_after_it() -> None:
     again = RunStarted("glorb", "/runs/glorb", "flux1", "dev", 4, 40, 10, resumed_step=3)
     view = folded(STARTED, step(3), StopPlanned(2), RunDone("stopped", 3, 1, "", 3.0), again)
