@@ -36,15 +36,16 @@ RUN_KEYS: tuple[Key, ...] = (
     Key("run.pause", "space", "pause", "Pause", "Pause or resume after this step", "Run", footer=True),
     Key(
         "run.release", "P,shift+p", "release", "Pause, free memory",
-        "Pause and give the GPU's memory back; resume loads again", "Run", shown="P",
+        "Pause and give the GPU's memory back", "Run", shown="P",
     ),
     Key("run.stop", "s", "stop", "Stop", "Stop: now, after an epoch, or cancel the plan", "Run", footer=True),
     Key("run.save", "S,shift+s", "save", "Save", "Save the LoRA and the training state now", "Run", "S", True),
     Key("run.sample", "x", "sample", "Sample", "Draw the sample pictures now", "Run", footer=True),
     Key("view.smoothing", "m", "smoothing", "Smooth", "Change the smoothing of the loss curve", "View", footer=True),
-    Key("view.shorter", "left_square_bracket", "range(1)", "Shorter range", "Show a later part", "View", "["),
-    Key("view.longer", "right_square_bracket", "range(-1)", "Longer range", "Show more of the course", "View", "]"),
+    Key("view.shorter", "left_square_bracket", "range(1)", "Shorter range", "Show only the later half", "View", "["),
+    Key("view.longer", "right_square_bracket", "range(-1)", "Longer range", "Show twice as much again", "View", "]"),
     Key("view.zoom", "z", "zoom", "Zoom", "Show only this pane, or all again", "View", footer=True),
+    Key("view.back", "escape", "back", "Back", "Leave the zoomed pane", "View", "esc", palette=False),
     Key("view.log", "l", "log", "Log", "Go to the log, or back", "View"),
     Key("pane.1", "1", "pane(1)", "Loss", "Go to the loss", "Panes", palette=False),
     Key("pane.2", "2", "pane(2)", "Figures", "Go to learning rate, memory and times", "Panes", palette=False),
@@ -54,7 +55,6 @@ RUN_KEYS: tuple[Key, ...] = (
     Key("app.palette", "ctrl+p,colon", "app.command_palette", "Find", "Find a command", "Kiln", "^p", False, False),
     Key("app.repaint", "ctrl+l", "repaint", "Repaint", "Draw the whole screen again", "Kiln", "^l"),
     Key("app.leave", "q,ctrl+q", "leave", "Leave", "Leave; asks what to do with a live run", "Kiln", "q", True),
-    Key("view.back", "escape", "back", "Back", "Leave the zoomed pane", "View", "esc", palette=False),
 )  # fmt: skip
 
 SAMPLE_KEYS: tuple[Key, ...] = (

@@ -158,7 +158,10 @@ async def test_the_end_is_clear_and_q_leaves_at_once(tmp_path: Path) -> None:
         assert "glorb/glorb.safetensors" in shown.replace("\n", "") or "glorb.safetensors" in shown
         assert "✓ FINISHED" in shown
         assert "Pause" not in shown  # no commands for a run that is over
-        await pilot.press("s", "x", "q")
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: "Draw the whole screen again" in text_of(app))
+        assert "Pause or resume" not in text_of(app)  # nor in the palette
+        await pilot.press("escape", "s", "x", "q")
         assert run.commands == []
     assert app.crash == ""
     assert not app.is_running

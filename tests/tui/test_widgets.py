@@ -20,6 +20,7 @@ from tui.units import duration, number, short_time, size
 from tui.widgets.braille import BrailleCanvas, codes, column_spans, robust_limits
 from tui.widgets.cells import wrap
 from tui.widgets.picture import fit, load_picture, split_quadrants
+from tui.widgets.plot import Mark, thinned
 from tui.widgets.samples import film_of
 
 
@@ -205,3 +206,19 @@ def test_a_terminal_that_is_not_read_costs_frames_only() -> None:
     output.flush()
     assert output.lost
     os.close(writer)
+
+
+def test_marks_of_a_long_run_keep_room_for_their_labels() -> None:
+    def marks(count: int, every: int = 0) -> list[Mark]:
+        return [
+            Mark(n, "x", str(n), "plot--mark" if every and n % every == 0 else "plot--axis")
+            for n in range(1, count + 1)
+        ]
+
+    assert thinned(marks(10), 80) == marks(10)
+    assert [mark.label for mark in thinned(marks(48), 80)] == [str(n) for n in range(5, 49, 5)]
+    assert [mark.label for mark in thinned(marks(48, 4), 80)] == [str(n) for n in range(4, 49, 4)]
+    assert all(int(mark.label) % 4 == 0 for mark in thinned(marks(110, 4), 80))
+    by_hand = Mark(7.5, "o", "", "plot--mark")
+    assert by_hand in thinned([*marks(400), by_hand], 80)
+    assert len(thinned(marks(100_000), 80)) <= 80 // 9

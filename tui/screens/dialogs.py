@@ -151,7 +151,7 @@ READING = (
     "One step's loss depends mostly on the noise level drawn for it, so the dim points scatter widely and stay "
     "scattered. The bright line is their moving average: while it falls, the model learns; flat for long, it has "
     "learned what it will. Trust the samples more than the curve: stop when they show the concept and still follow "
-    "their prompts. Marks on the axis are epochs; a filled one has a saved file."
+    "their prompts. Marks on the axis are epochs, on a long run some of them; a filled one has a saved file."
 )
 
 

@@ -129,7 +129,9 @@ class RunScreen(PaneScreen):
             self.set_class(training, "-training")
             self.set_class(ended, "-ended")
             self.refresh_bindings()
-            if not self._smoothing_chosen:
+            if self._smoothing_chosen:
+                self._title_loss()
+            else:
                 self._smooth(WEAKER if 0 < self.run_view.steps < SHORT_RUN else 0)
             self.call_after_refresh(self.show_all)
 
@@ -186,6 +188,6 @@ class RunScreen(PaneScreen):
     def _title_loss(self) -> None:
         average = "raw" if self.smoothing is None else f"smoothed {SMOOTHINGS[self.smoothing]}"
         part = f", last 1/{2**self.window}" if self.window else ""
-        pane = self.query_one("#loss")
-        pane.border_title = safe(f"1 Loss  {average}{part}")
-        pane.border_subtitle = safe("dim: single steps, bright: the trend")
+        pane, plotted = self.query_one("#loss"), self.has_class("-training")
+        pane.border_title = safe(f"1 Loss  {average}{part}" if plotted else "1 Loss")
+        pane.border_subtitle = safe("dim: single steps, bright: the trend" if plotted else "")

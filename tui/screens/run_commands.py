@@ -23,6 +23,10 @@ STEERING = frozenset({"pause", "release", "stop", "save", "sample"})
 """Actions that need a live run."""
 
 
+SAID_S = 2.5
+"""How long it is shown that a command was taken: the header tells the rest."""
+
+
 class RunCommands(Screen[None]):
     """The actions that steer a run. Subclasses add what is shown of it."""
 
@@ -53,7 +57,7 @@ class RunCommands(Screen[None]):
             self.notify("The run has ended; q leaves", severity="warning")
             return
         self.training.submit(command)
-        self.notify(said)
+        self.notify(said, timeout=SAID_S)
 
     def action_pause(self) -> None:
         """Pause after this step, or go on."""

@@ -6,6 +6,7 @@ middle, epochs and saved files on the axis below.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 7
 WINDOWS = 8
 """Most halvings of the visible range."""
+
+_STRIDES = [first * 10**power for power in range(9) for first in (1, 2, 5)]
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,13 @@ class Plot(CellWidget):
         return rows
 
     def _axis(self, chart: Chart, columns: int) -> list[Run]:
-        """The axis: signs first, so that none is lost, then as many labels as find room."""
+        """The axis: signs first, so that none is hidden, then as many labels as find room."""
         axis = self.style_of("plot--axis")
         cells: list[tuple[str, Style]] = [(" ", axis)] * columns
         width = max(chart.x_range[1] - chart.x_range[0], 1e-12)
         placed = []
-        for mark in chart.marks:
+        inside = [mark for mark in chart.marks if chart.x_range[0] <= mark.x <= chart.x_range[1]]
+        for mark in thinned(inside, columns):
             column = round((mark.x - chart.x_range[0]) / width * (columns - 1))
             if 0 <= column < columns:
                 cells[column] = (mark.sign, self.style_of(mark.style))
@@ -134,6 +138,22 @@ class Plot(CellWidget):
         _write(cells, 0, chart.left, axis)
         _write(cells, columns - len(chart.right), chart.right, axis)
         return cells
+
+
+def thinned(marks: list[Mark], columns: int) -> list[Mark]:
+    """Of many numbered marks those at a round distance that leaves each room for its label; others all stay.
+
+    Where files are saved at a regular distance, marks with a file are kept rather than marks between them.
+    """
+    numbers = [int(mark.label) for mark in marks if mark.label]
+    room = len(str(max(numbers, default=0))) + 3
+    if len(numbers) * room <= columns:
+        return marks
+    saved = [int(mark.label) for mark in marks if mark.label and mark.style == "plot--mark"]
+    base = math.gcd(*saved) if saved else 1
+    base = base if base * 4 <= len(numbers) else 1
+    stride = next(base * step for step in _STRIDES if len(numbers) * room <= columns * base * step)
+    return [mark for mark in marks if not mark.label or int(mark.label) % stride == 0]
 
 
 def _write(cells: list[tuple[str, Style]], start: int, text: str, style: Style) -> None:

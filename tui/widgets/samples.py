@@ -191,8 +191,11 @@ class SamplesPane(CellWidget, can_focus=True):
             f"step {sample.step}",
             f"seed {sample.seed}",
         ]
-        follow = "" if self.chosen is None else f"{dot}end: newest"
-        return [(dot.join(parts) + follow, self.style_of("samples--label"))]
+        if self.chosen is not None:
+            parts.append("end: newest")
+        while len(dot.join(parts)) > width and len(parts) > 1:
+            parts.pop()
+        return [(dot.join(parts), self.style_of("samples--label"))]
 
     def _picture(self, path: str, columns: int, rows: int) -> list[list[Run]]:
         folder = self._folder()

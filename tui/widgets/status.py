@@ -77,10 +77,12 @@ class StatusLine(CellWidget):
             return [strip_of(_fit([state, *plain, name], width, blank), width, blank)]
         plan = plan_words(view)
         model = f"{view.family} {view.variant}".strip()
-        extra: list[Run] = [(plan, self.style_of("status--plan"))] if plan else []
+        # The plan comes first: on a narrow line it is worth more than speed and time left.
+        first: list[Run] = [(plan, self.style_of("status--plan"))] if plan else []
+        extra: list[Run] = []
         if width >= 120 and model:
             extra.append((f"{safe_text(model, 30)} {self.glyphs.dot} {view.images} pictures", dim))
-        return [strip_of(_fit([name, state, *plain, *extra], width, blank), width, blank)]
+        return [strip_of(_fit([name, state, *first, *plain, *extra], width, blank), width, blank)]
 
 
 def _fit(parts: list[Run], width: int, blank: object, gap: str = "   ") -> list[Run]:
