@@ -77,6 +77,7 @@ class KilnApp(App[None], inherit_bindings=False):
         self.animation_level = "none"
         self._interrupted_at = -CTRL_C_S
         install_backstop(self.ascii_terminal)
+        self.set_class(self.ascii_terminal, "-ascii")
         if keymap:
             self.set_keymap(dict(keymap))
 

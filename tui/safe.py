@@ -26,6 +26,8 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"
 )
+# What Textual's own widgets draw: the parts of a scroll bar, an ellipsis.
+_LIKE_ASCII = str.maketrans(dict.fromkeys("▁▂▃▄▅▆▇█▏▎▍▌▋▊▉", " ") | {"…": "."})
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 
 
@@ -44,8 +46,8 @@ def neutral(text: str) -> str:
 
 
 def ascii_only(text: str) -> str:
-    """Replace every character that is not printable ASCII by as many ``?`` as it takes cells."""
-    return _NOT_ASCII.sub(lambda match: "?" * cell_len(match.group()), text)
+    """Replace every character that is not printable ASCII by a like one, or by as many ``?`` as it takes cells."""
+    return _NOT_ASCII.sub(lambda match: "?" * cell_len(match.group()), text.translate(_LIKE_ASCII))
 
 
 class _Backstop:

@@ -87,7 +87,6 @@ class RunScreen(PaneScreen):
             pane = self.query_one(f"#{name}")
             pane.border_title = safe(f"{number} {title}")
             pane.add_class("pane")
-        self.set_class(bool(getattr(self.app, "ascii_terminal", False)), "-ascii")
         self._lay_out(self.app.size.width, self.app.size.height)
         self._title_loss()
         self.call_after_refresh(self._begin)
