@@ -118,6 +118,7 @@ def cache_latents(
         except torch.OutOfMemoryError as err:
             raise out_of_memory("Encoding the pictures", err) from err
         finally:
+            encoder.to("cpu")
             del encoder
             free_gpu()
     return {view: key for view, key in keys.items() if key in stage.ready}

@@ -130,18 +130,13 @@ class Keeper:
             self.events.append(Log("info", "No sample prompts are set ([[sampling.prompts]])"))
             return
         place = self.ledger.snapshot()
-        began = time.monotonic()
         stem = f"step{place.step:06d}"
         try:
             with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
-                drawn = self.kit.painter.draw(
-                    self.kit.transformer, self.folder.samples, place.step, place.epoch, stem
-                )
+                self.kit.painter.draw(self.kit.transformer, self.folder.samples, place.step, place.epoch, stem)
         except (torch.OutOfMemoryError, EngineError) as err:
             self.kit.compute.free_unused()
             self.events.append(Log("warning", f"Samples were left out: {err}".replace("\n", "; ")))
-            return
-        self.events.append(Log("info", f"{len(drawn)} samples drawn in {time.monotonic() - began:.1f} s"))
 
     @contextmanager
     def _during(self, state: str) -> Iterator[None]:

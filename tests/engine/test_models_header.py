@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import struct
-import time
 import zipfile
 from pathlib import Path
 
@@ -190,13 +189,12 @@ def test_fingerprints(tmp_path: Path) -> None:
         file_fingerprint(tmp_path / "absent")
 
 
+@pytest.mark.timeout(10)  # reading all of it would take longer
 def test_the_fingerprint_of_a_huge_file_is_cheap(tmp_path: Path) -> None:
     path = tmp_path / "huge.safetensors"
     with open(path, "wb") as file:
         file.truncate(24 * 2**30)
-    started = time.perf_counter()
     first = file_fingerprint(path)
-    assert time.perf_counter() - started < 1.0
     with open(path, "r+b") as file:
         file.seek(24 * 2**30 - 5)
         file.write(b"x")

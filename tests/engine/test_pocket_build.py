@@ -72,7 +72,7 @@ def straight_and_interrupted(
     monkeypatch.setattr(draws, "Progress", Saving)
     run()
     straight = draws.load(stage)
-    (draws.WORK / f"{stage}.pt").unlink()
+    (draws.WORK / f"{stage}.safetensors").unlink()
     Saving.stop_at = 3
     with pytest.raises(Interrupted):
         run()

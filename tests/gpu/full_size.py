@@ -99,7 +99,7 @@ def train(work: Path, model: dict[str, str], px: int, steps: int) -> dict[str, f
     return {
         "px": px,
         "steps": steps,
-        "step_s": statistics.median(b - a for a, b in itertools.pairwise(times[1:])),
+        "step_s": statistics.median(b - a for a, b in itertools.pairwise(times[1:] if steps > 2 else times)),
         "first_step_s": times[0] - events[0].time,
         "peak_gb": max(event.vram_peak_gb for event in memory),
         "host_gb": max(event.process_gb for event in memory),

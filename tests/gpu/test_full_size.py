@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 PROGRAM = Path(__file__).with_name("full_size.py")
 
@@ -19,6 +20,8 @@ def figures(tmp_path, *arguments):
 
 
 @pytest.mark.gpu
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_trains_at_full_size(tmp_path):
     machine, small, large = figures(tmp_path, "--px", "512", "1024", "--steps", "5")
     print(machine, small, large)

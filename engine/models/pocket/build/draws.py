@@ -6,6 +6,7 @@ Nothing here depends on history: a stage that is stopped and resumed draws what 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import time
@@ -13,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
+from engine.files import atomic_path
 from engine.models.pocket.build import constants as c
 
 WORK = Path(os.environ.get("LORAKILN_POCKET_WORK", "build/pocket"))
@@ -36,20 +41,48 @@ def rng(stage: str, step: int) -> random.Random:
 
 
 def save(stage: str, state: dict[str, Any]) -> None:
-    """Write a stage's state so that a crash leaves the previous one."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    path = WORK / f"{stage}.pt"
-    torch.save(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
+    """Write a stage's state so that a crash leaves the previous one; tensors, plain values and nests of them."""
+    tensors: dict[str, Tensor] = {}
+    plain = json.dumps(_plain(state, tensors))
+    with atomic_path(WORK / f"{stage}.safetensors") as path:
+        save_file(tensors, path, metadata={"state": plain})
 
 
 def load(stage: str) -> dict[str, Any] | None:
     """A stage's last state, or None."""
-    path = WORK / f"{stage}.pt"
+    path = WORK / f"{stage}.safetensors"
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        state: dict[str, Any] = _nested(json.loads(file.metadata()["state"]), tensors)
     return state
+
+
+def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON, its tensors put into ``tensors``."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[_plain(key, tensors), _plain(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_plain(item, tensors) for item in value]}
+    return value
+
+
+def _nested(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The reverse of :func:`_plain`."""
+    if not isinstance(value, dict):
+        return value
+    ((form, content),) = value.items()
+    if form == "tensor":
+        return tensors[content]
+    if form == "dict":
+        return {_nested(key, tensors): _nested(item, tensors) for key, item in content}
+    items = [_nested(item, tensors) for item in content]
+    return tuple(items) if form == "tuple" else items
 
 
 class Progress:
