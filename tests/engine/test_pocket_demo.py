@@ -1,4 +1,4 @@
-"""The demo: its LoRA draws the zorple and leaves the rest alone, judged by the detector. Minutes long."""
+"""The demo: its LoRA draws the zorple and leaves the rest alone, judged by the detector. Under a minute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.models.pocket.evaluate import Pocket, judge_concept, load_pocket
 from engine.run import Run
 from profiles.recipes import demo_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 GOAL_S = 90.0  # on two idle cores
 
@@ -55,6 +55,7 @@ def test_the_demo_teaches_the_concept_and_nothing_else(trained: tuple[Path, floa
     assert after["ordinary, all four"] >= 0.5 * before["ordinary, all four"]
 
 
+@pytest.mark.slow
 def test_the_demo_is_quick(trained: tuple[Path, float]) -> None:
     load = os.getloadavg()[0]
     if load > 2.5:

@@ -80,7 +80,6 @@ def test_the_latents_have_unit_variance_and_survive_the_round_trip(pocket: Pocke
     assert 10 * torch.log10(4 / error).item() > 30.0
 
 
-@pytest.mark.slow
 def test_it_draws_what_it_is_asked_for(pocket: Pocket) -> None:
     report = evaluate(pocket)
     for half in ("seen", "unseen"):
@@ -93,7 +92,6 @@ def test_it_draws_what_it_is_asked_for(pocket: Pocket) -> None:
     assert not any(shows_concept(picture) for picture in pictures)
 
 
-@pytest.mark.slow
 def test_the_checker_reads_what_the_autoencoder_gives_back(pocket: Pocket) -> None:
     from engine.models.pocket.build.autoencoder import pixels
     from engine.models.pocket.evaluate import as_picture, prompt_scenes
