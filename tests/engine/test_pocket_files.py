@@ -1,4 +1,4 @@
-"""The shipped pocket model: size, completeness, its dataset; slow: whether it draws what it is asked for."""
+"""The shipped pocket model: size, completeness, its dataset, and whether it draws what it is asked for."""
 
 from __future__ import annotations
 
