@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
@@ -89,12 +91,29 @@ def small(**changes: object) -> FluxParams:
     return FluxParams(**{**plain, **changes})  # type: ignore[arg-type]
 
 
+def drawn(seed: int) -> FluxParams:
+    """A configuration of sizes drawn at random; heads, axes and widths that fit each other."""
+    draw = random.Random(seed)
+    axes = tuple(2 * draw.randint(1, 8) for _ in range(3))
+    heads = draw.randint(1, 4)
+    return small(
+        axes_dim=axes,
+        num_heads=heads,
+        hidden_size=heads * sum(axes),
+        depth=draw.randint(1, 3),
+        depth_single_blocks=draw.randint(1, 4),
+        in_channels=4 * draw.randint(1, 8),
+        out_channels=4 * draw.randint(1, 8),
+        vec_in_dim=draw.randint(3, 40),
+        context_in_dim=draw.randint(3, 70),
+        guidance_embed=draw.random() < 0.5,
+    )
+
+
 CONFIGS = [
     small(),
-    small(guidance_embed=False),
-    small(depth=3, depth_single_blocks=1, hidden_size=96, num_heads=3, axes_dim=(16, 8, 8)),
-    small(depth=2, depth_single_blocks=4, in_channels=24, out_channels=8, num_heads=4, axes_dim=(4, 6, 6)),
     small(guidance_embed=False, hidden_size=128, num_heads=1, axes_dim=(16, 56, 56), context_in_dim=64),
+    *(drawn(seed) for seed in range(8)),
 ]
 
 
