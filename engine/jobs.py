@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import PromptConfig, RunConfig
-from engine.events import EventLog, Progress, SampleSaved
-from engine.text import safe_text
+from engine.events import EventLog, Progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +53,7 @@ def sample_pictures(
     """
     from engine.training.device import compute_for
     from engine.training.entries import Entries
-    from engine.training.pictures import Painter, request_for
+    from engine.training.pictures import Painter
     from engine.training.prepare import Stopped, check_base, embed_texts, open_store, prompt_captions
 
     base = check_base(config)
@@ -70,17 +69,10 @@ def sample_pictures(
     events.append(Progress("load transformer", 1, 1))
     entries = Entries(store, {}, texts, config.seed)
     painter = Painter(config, base, compute, events, lambda text: entries.batch_text([text]), should_stop)
-    written: list[Path] = []
-    for index, prompt in enumerate(prompts):
-        request = request_for(prompt, config)
-        path = _free_name(out_dir, lora.stem if lora else "base", request.seed)
-        events.append(Progress("sample", index, len(prompts), safe_text(request.prompt, 200)))
-        if not painter.picture(transformer, request, path, {"lora": lora.name if lora else ""}):
-            break
-        written.append(path)
-        events.append(SampleSaved(str(path), 0, 0, index, safe_text(request.prompt, 500), request.seed))
-    events.append(Progress("sample", len(written), len(prompts)))
-    return written
+    stem, extra = (lora.stem, lora.name) if lora else ("base", "")
+    return painter.draw(
+        transformer, prompts, lambda _, request: _free_name(out_dir, stem, request.seed), {"lora": extra}
+    )
 
 
 def _with_lora(config: RunConfig, base: Base, compute: Compute, lora: Path | None) -> nn.Module:

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.cache.stage import ProgressFn, Stage, StopFn, free_gpu, out_of_memory
+from engine.cache.stage import ProgressFn, Stage, StopFn, out_of_memory
 from engine.cache.store import Store, content_key
 from engine.config import DatasetConfig
 from engine.dataset.buckets import Placement
 from engine.dataset.decoder import Decoder
 from engine.dataset.scan import Sample
 from engine.errors import DatasetError
+from engine.models.weights import free_gpu
 from engine.text import safe_text
 
 if TYPE_CHECKING:

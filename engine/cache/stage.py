@@ -5,10 +5,8 @@ Stands alone so that both stages verify, report and stop in the same way.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from engine.cache.store import Store
@@ -75,10 +73,3 @@ def out_of_memory(what: str, err: BaseException) -> CacheError:
         str(err).split("\n")[0],
         "Close other programs that use the GPU, lower dataset.resolution, or set training.device = cpu for caching.",
     )
-
-
-def free_gpu() -> None:
-    """Give what dropped tensors held back to the GPU; call it after the last reference is gone."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from engine.cache.stage import ProgressFn, Stage, StopFn, free_gpu, out_of_memory
+from engine.cache.stage import ProgressFn, Stage, StopFn, out_of_memory
 from engine.cache.store import Store, content_key
+from engine.models.weights import free_gpu
 from engine.text import safe_text
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.models.autoencoder_layout import AutoencoderSizes, autoencoder_sizes
 from engine.models.autoencoder_net import AutoencoderNet
 from engine.models.detect import expect_part
-from engine.models.header import file_fingerprint
+from engine.models.header import encoder_fingerprint
 from engine.models.parts import Part
 from engine.models.weights import load_weights
 
@@ -82,16 +82,7 @@ def load_autoencoder(path: Path, device: torch.device | str, dtype: torch.dtype 
         ModelFileError: not a complete FLUX.1 autoencoder, or damaged.
     """
     _, part = expect_part(path, "autoencoder")
-    return build_autoencoder(part, device, dtype, autoencoder_fingerprint(path, dtype))
-
-
-def autoencoder_fingerprint(path: Path, dtype: torch.dtype) -> str:
-    """What :attr:`Autoencoder.fingerprint` will be, without loading anything.
-
-    Raises:
-        ModelFileError: the file cannot be read.
-    """
-    return f"{file_fingerprint(path)}-{str(dtype).removeprefix('torch.')}"
+    return build_autoencoder(part, device, dtype, encoder_fingerprint(path, dtype))
 
 
 def build_autoencoder(part: Part, device: torch.device | str, dtype: torch.dtype, fingerprint: str) -> Autoencoder:

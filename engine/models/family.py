@@ -8,7 +8,6 @@ Shapes: B samples, h x w latents, T text tokens, C their width, P the pooled wid
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import re
 from collections.abc import Callable
@@ -21,12 +20,14 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.errors import ModelFileError
-from engine.models.autoencoder import Autoencoder, autoencoder_fingerprint, load_autoencoder
+from engine.models.autoencoder import Autoencoder, load_autoencoder
 from engine.models.detect import ModelInfo, expect
 from engine.models.flux import FluxTransformer, image_ids, pack_latents, text_ids, unpack_latents
 from engine.models.flux_file import load_flux
-from engine.models.text_encoders import ClipTextEncoder, T5Encoder, encoder_fingerprint, load_clip, load_t5
+from engine.models.header import encoder_fingerprint
+from engine.models.text_encoders import ClipTextEncoder, T5Encoder, load_clip, load_t5
 from engine.models.tokenizers import ClipTokenizer, T5Tokenizer, load_clip_tokenizer, load_t5_tokenizer
+from engine.models.weights import free_gpu
 from engine.text import safe_text
 
 
@@ -162,9 +163,7 @@ class FluxTextEncoder:
     def close(self) -> None:
         """Free the weights."""
         self._models = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_gpu()
 
 
 _KIND_OF = (
@@ -248,7 +247,7 @@ class Flux1:
 
     def autoencoder_fingerprint(self, config: ModelConfig, dtype: torch.dtype) -> str:
         """The loaded autoencoder's fingerprint, without loading it."""
-        return autoencoder_fingerprint(config.autoencoder, dtype)
+        return encoder_fingerprint(config.autoencoder, dtype)
 
     def load_text_encoder(
         self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype

@@ -283,3 +283,12 @@ def _damaged(path: Path, detail: str, hint: str = "") -> NoReturn:
 
 def _show(path: Path) -> str:
     return safe_text(path, 400)
+
+
+def encoder_fingerprint(path: Path, dtype: object) -> str:
+    """A loaded encoder's fingerprint, without loading it: the file's and the precision (a ``torch.dtype``).
+
+    Raises:
+        ModelFileError: the file cannot be read.
+    """
+    return f"{file_fingerprint(path)}-{str(dtype).removeprefix('torch.')}"

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from engine.models.detect import expect_part
-from engine.models.header import file_fingerprint
+from engine.models.header import encoder_fingerprint
 from engine.models.parts import Part
 from engine.models.text_layout import ClipSizes, T5Sizes, clip_sizes, t5_sizes
 from engine.models.weights import load_weights
@@ -77,15 +77,6 @@ def load_t5(path: Path, device: torch.device | str, dtype: torch.dtype) -> T5Enc
     _, part = expect_part(path, "t5")
     sizes = t5_sizes(part)
     return T5Encoder(build_t5(part, sizes, device, dtype), sizes, encoder_fingerprint(path, dtype))
-
-
-def encoder_fingerprint(path: Path, dtype: torch.dtype) -> str:
-    """What an encoder's fingerprint will be, without loading anything: the file's and the precision.
-
-    Raises:
-        ModelFileError: the file cannot be read.
-    """
-    return f"{file_fingerprint(path)}-{str(dtype).removeprefix('torch.')}"
 
 
 def build_clip(part: Part, sizes: ClipSizes, device: torch.device | str, dtype: torch.dtype) -> CLIPTextModel:

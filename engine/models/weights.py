@@ -8,6 +8,7 @@ short read is an error like any other. fp8 weights are multiplied by their scale
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
@@ -183,3 +184,10 @@ def _place(module: nn.Module, name: str, value: Tensor) -> None:
         owner._buffers[leaf] = value
     else:
         owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+
+
+def free_gpu() -> None:
+    """Give what dropped tensors held back to the GPU; call it after the last reference is gone."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -130,10 +130,17 @@ class Keeper:
             self.events.append(Log("info", "No sample prompts are set ([[sampling.prompts]])"))
             return
         place = self.ledger.snapshot()
-        stem = f"step{place.step:06d}"
+        folder, extra = self.folder.samples, {"step": place.step, "epoch": place.epoch}
         try:
             with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
-                self.kit.painter.draw(self.kit.transformer, self.folder.samples, place.step, place.epoch, stem)
+                self.kit.painter.draw(
+                    self.kit.transformer,
+                    self.config.sampling.prompts,
+                    lambda index, _: folder / f"step{place.step:06d}-{index:02d}.png",
+                    extra,
+                    place.step,
+                    place.epoch,
+                )
         except (torch.OutOfMemoryError, EngineError) as err:
             self.kit.compute.free_unused()
             self.events.append(Log("warning", f"Samples were left out: {err}".replace("\n", "; ")))

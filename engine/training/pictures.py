@@ -5,7 +5,7 @@ Draws nothing from the run's random numbers and leaves adapter, modes and device
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,20 +55,36 @@ class Painter:
     should_stop: Callable[[], bool]
     _autoencoder: Autoencoder | None = None
 
-    def draw(self, transformer: nn.Module, folder: Path, step: int, epoch: int, stem: str) -> list[Path]:
-        """Draw every configured prompt; a stop asked meanwhile ends early. Returns the files written."""
-        requests = [request_for(prompt, self.config) for prompt in self.config.sampling.prompts]
+    def draw(
+        self,
+        transformer: nn.Module,
+        prompts: Sequence[PromptConfig],
+        name: Callable[[int, PictureRequest], Path],
+        extra: dict[str, Any],
+        step: int = 0,
+        epoch: int = 0,
+    ) -> list[Path]:
+        """Draw ``prompts`` one after the other; a stop asked meanwhile ends early.
+
+        Args:
+            name: gives a picture's file by its number and request, asked just before it is drawn.
+            extra: written into every file beside the request.
+
+        Returns:
+            The files written.
+        """
         written: list[Path] = []
-        for index, request in enumerate(requests):
-            self.events.append(Progress("sample", index, len(requests), safe_text(request.prompt, 200)))
-            path = folder / f"{stem}-{index:02d}.png"
-            if not self.picture(transformer, request, path, {"step": step, "epoch": epoch}):
+        for index, prompt in enumerate(prompts):
+            request = request_for(prompt, self.config)
+            self.events.append(Progress("sample", index, len(prompts), safe_text(request.prompt, 200)))
+            path = name(index, request)
+            if not self.picture(transformer, request, path, extra):
                 break
             written.append(path)
             self.events.append(
                 SampleSaved(str(path), step, epoch, index, safe_text(request.prompt, 500), request.seed)
             )
-        self.events.append(Progress("sample", len(written), len(requests)))
+        self.events.append(Progress("sample", len(written), len(prompts)))
         return written
 
     def picture(self, transformer: nn.Module, request: PictureRequest, path: Path, extra: dict[str, Any]) -> bool:

@@ -20,9 +20,10 @@ from engine.dataset.buckets import place
 from engine.dataset.decoder import Decoder
 from engine.dataset.scan import scan_dataset
 from engine.errors import DatasetError
-from engine.models.autoencoder import Autoencoder, autoencoder_fingerprint, load_autoencoder
+from engine.models.autoencoder import Autoencoder, load_autoencoder
 from engine.models.detect import expect
 from engine.models.family import Family, TextEmbeds, family_of
+from engine.models.header import encoder_fingerprint
 from engine.training.png import picture_pixels
 from engine.training.sampling import PictureRequest, draw_latents
 
@@ -73,7 +74,7 @@ def autoencoder() -> Autoencoder:
 
 
 def fill(views: list[View], config: DatasetConfig, store: Store, decoder: Decoder, **given: Any) -> dict[View, str]:
-    fingerprint = autoencoder_fingerprint(MODEL.autoencoder, torch.float32)
+    fingerprint = encoder_fingerprint(MODEL.autoencoder, torch.float32)
     stop = given.get("stop", lambda: False)
     return cache_latents(views, config, store, decoder, autoencoder, fingerprint, lambda *_: None, stop)
 

@@ -13,9 +13,10 @@ from model_files import random_tensors, write
 from torch import Tensor
 
 from engine.errors import ModelFileError
-from engine.models.autoencoder import autoencoder_fingerprint, load_autoencoder
+from engine.models.autoencoder import load_autoencoder
 from engine.models.autoencoder_layout import AutoencoderSizes, autoencoder_layout
 from engine.models.detect import detect
+from engine.models.header import encoder_fingerprint
 
 SMALL = AutoencoderSizes(ch=8, ch_mult=(1, 2, 2, 4), num_res_blocks=1, norm_groups=4)
 RENAMED = (
@@ -110,7 +111,7 @@ def test_prefixes_scale_and_precision(prefix: str, tmp_path: Path) -> None:
     half = load_autoencoder(path, "cpu", torch.bfloat16)
     mean, std = half.encode(pixels)
     assert mean.dtype == std.dtype == half.decode(mean).dtype == torch.float32
-    assert half.fingerprint != found.fingerprint == autoencoder_fingerprint(path, torch.float32)
+    assert half.fingerprint != found.fingerprint == encoder_fingerprint(path, torch.float32)
     assert half.net.encoder.conv_in.weight.dtype == torch.bfloat16
     assert not any(parameter.requires_grad for parameter in half.net.parameters())
 

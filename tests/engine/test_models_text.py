@@ -12,7 +12,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from engine.errors import ModelFileError
 from engine.models.detect import detect
-from engine.models.text_encoders import encoder_fingerprint, load_clip, load_t5
+from engine.models.header import encoder_fingerprint
+from engine.models.text_encoders import load_clip, load_t5
 
 CLIP_PREFIXES = ["text_model.", "", "text_encoders.clip_l.transformer.text_model."]
 
