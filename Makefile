@@ -15,7 +15,7 @@ export GOMP_SPINCOUNT ?= 0
 export KMP_BLOCKTIME ?= 0
 TEST_ENVIRONMENT := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
-.PHONY: help demo setup lint test test-slow bench pocket screenshot clean
+.PHONY: help demo setup lint test test-slow bench tiers pocket screenshot clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ test-slow: $(STAMP) ## tests marked slow or crash; figures go to docs/figures
 
 bench: $(STAMP) ## benchmarks; figures go to docs/figures
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.bench docs/figures/$(TODAY)-bench.md
+
+tiers: $(STAMP) ## solve the shipped tiers anew, after a change of forecast or solver
+	$(PYTHON) -m profiles.tiers
 
 pocket: $(STAMP) ## build the pocket model anew, in stages that can be interrupted
 	$(PYTHON) -m engine.models.pocket.build

@@ -1,4 +1,4 @@
-"""The order in which pictures are seen: a pure function of (dataset, settings, seed, epoch).
+"""The order in which pictures are seen: a pure function of (dataset, settings, seed, epoch) and the captions taken.
 
 Turns samples into steps of micro-batches, each item with its view (bucket, crop, flip) and its final caption. Nothing
 is remembered from one epoch to the next, so a run resumes at any step by counting.
@@ -6,14 +6,14 @@ is remembered from one epoch to the next, so a run resumes at any step by counti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from engine.cache.latents import View
 from engine.config import RunConfig
 from engine.dataset.buckets import Placement, place, random_crop
-from engine.dataset.captions import final_caption
+from engine.dataset.captions import final_caption, is_fixed
 from engine.dataset.scan import Sample
 from engine.draws import python_random
 
@@ -62,11 +62,45 @@ class Order:
         self.processes = processes
         self._placements = {s.index: self._place(s) for s in self.samples}
         self._lengths: dict[int, int] = {}
+        self._taken: dict[int, list[tuple[int, str]]] = {}
         self.epoch_steps = lru_cache(maxsize=4)(self._epoch_steps)
 
     def _place(self, sample: Sample) -> Placement:
         dataset = self.config.dataset
         return place(sample.width, sample.height, dataset.resolution, dataset.buckets)
+
+    def take(self, epoch: int, texts: Mapping[int, str]) -> None:
+        """Let captions count from ``epoch`` on: ``texts`` by the samples' indices; later epochs come later."""
+        for index, text in texts.items():
+            self._taken.setdefault(index, []).append((epoch, text))
+        if texts:
+            self.epoch_steps.cache_clear()
+
+    def caption(self, sample: Sample, epoch: int) -> str:
+        """The caption that a picture has in an epoch, as it was read."""
+        for since, text in reversed(self._taken.get(sample.index, ())):
+            if since <= epoch:
+                return text
+        return sample.caption
+
+    def captions_from(self, epoch: int, texts: Mapping[int, str]) -> set[str]:
+        """Every final caption, in ``epoch`` and after it, of the pictures with other ``texts`` (by index)."""
+        changed = [sample for sample in self.samples if sample.index in texts]
+        if is_fixed(self.config.dataset.captions):
+            return {self._final(sample, texts[sample.index], epoch, 0) for sample in changed}
+        if not changed:
+            return set()
+
+        def places(seen: Sequence[Sample]) -> list[tuple[int, Sample]]:
+            return [(slot, sample) for slot, sample in enumerate(seen) if sample.index in texts]
+
+        # The concept's slots are the same in every epoch; only regularization pictures are drawn anew.
+        same = None if any(sample.regularization for sample in changed) else places(self._concept)
+        return {
+            self._final(sample, texts[sample.index], later, slot)
+            for later in range(epoch, self.total_epochs + 1)
+            for slot, sample in (places(self._seen(later)) if same is None else same)
+        }
 
     def turns(self, after: int = 0) -> Iterator[Turn]:
         """Every step beyond step ``after``, up to the earlier of the configured epochs and steps."""
@@ -132,9 +166,14 @@ class Order:
         width = training.accumulation * self.processes
         return tuple(tuple(micros[i : i + width]) for i in range(0, len(micros), width))
 
+    @cached_property
+    def _concept(self) -> list[Sample]:
+        """What every epoch sees first, in the same slots: the samples of the concept with repeats."""
+        return [s for s in self.samples if not s.regularization for _ in range(s.repeats)]
+
     def _seen(self, epoch: int) -> list[Sample]:
         """The epoch's samples with repeats; as many regularization pictures as others, drawn anew each epoch."""
-        concept = [s for s in self.samples if not s.regularization for _ in range(s.repeats)]
+        concept = self._concept
         others = [s for s in self.samples if s.regularization for _ in range(s.repeats)]
         if not concept:
             return others
@@ -151,6 +190,9 @@ class Order:
         if dataset.random_crop:
             placement = random_crop(placement, seed, epoch, slot)
         flip = dataset.flip and python_random(seed, "flip", epoch, slot).random() < 0.5
-        caption = final_caption(sample.caption, dataset.captions, seed, epoch, slot, sample.regularization)
+        caption = self._final(sample, self.caption(sample, epoch), epoch, slot)
         weight = dataset.prior_loss_weight if sample.regularization else 1.0
         return Item(slot, View(sample, placement, flip), caption, weight)
+
+    def _final(self, sample: Sample, text: str, epoch: int, slot: int) -> str:
+        return final_caption(text, self.config.dataset.captions, self.config.seed, epoch, slot, sample.regularization)

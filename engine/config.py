@@ -10,22 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from engine.config_memory import Checkpointing, MemoryConfig, kohya_blocks
+from engine.config_part import Count, CountOrZero, Fraction, NonNegative, Part, Positive, Side
+
+__all__ = [
+    "CONFIG_VERSION", "LORA_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero", "DatasetConfig",
+    "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative", "ObjectiveConfig", "OptimizerConfig",
+    "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig", "SavingConfig", "ScheduleConfig",
+    "TrainingConfig", "kohya_blocks",
+]  # fmt: skip
+"""Every table, and what its values are made of, is imported from here, wherever it is defined."""
 
 CONFIG_VERSION: Literal[1] = 1
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
-Side = Annotated[int, Field(ge=16, le=8192)]
-
-
-class Part(BaseModel):
-    """Base of every table: frozen, no unknown keys, no coercion of strings to numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class ModelConfig(Part):
@@ -46,7 +44,8 @@ class ModelConfig(Part):
     download_tokenizers: bool = True
     """Fetch missing tokenizers from the Hugging Face hub."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the frozen base; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Precision of the frozen base and of all products with it; auto follows ``training.mixed_precision``, and where
+    that is auto too is bfloat16 on a GPU that has it and float32 elsewhere."""
     t5_length: Annotated[int, Field(ge=0, le=512)] = 0
     """Tokens the T5 prompt is padded to; 0 takes 512 for dev and 256 for schnell."""
     t5_mask: bool = False
@@ -249,10 +248,16 @@ class TrainingConfig(Part):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
     accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
     """Micro-batches per optimizer step."""
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: Checkpointing = "full"
+    """What a block keeps for the backward pass: "none" recomputes nothing, "attention" keeps attention outputs,
+    "full" keeps the block's input alone, "offload" keeps that in host memory. true is "full", false is "none"."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Threads of the processor that torch computes with; 0 leaves their number to torch."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """What ``model.dtype`` = auto becomes: bf16 is bfloat16, no is float32. A dtype given there wins. Adapters and
+    optimizer are float32 in any case."""
     deterministic: bool = False
     """Only deterministic kernels on the GPU; slower."""
     state_every_steps: CountOrZero = 0
@@ -324,5 +329,6 @@ class RunConfig(Part):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    memory: MemoryConfig = MemoryConfig()
     sampling: SamplingConfig = SamplingConfig()
     saving: SavingConfig = SavingConfig()

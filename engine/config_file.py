@@ -211,6 +211,17 @@ def check_table(table: Table, text: str, schema: type[Schema], source: Path | No
     Raises:
         ConfigError: every problem found.
     """
+    checked, problems = examine(table, schema, source)
+    if checked is None or problems:
+        raise _config_error(problems, text, source)
+    return checked
+
+
+def examine(table: Table, schema: type[Schema], source: Path | None = None) -> tuple[Schema | None, list[Problem]]:
+    """Check a table like :func:`check_table` and return the problems as values: for forms, which show each in place.
+
+    The checked value is None, or to be ignored, when there are problems.
+    """
     base = source.absolute().parent if source is not None else None
     problems: list[Problem] = []
     plain = _plain(table, (), problems)
@@ -222,9 +233,7 @@ def check_table(table: Table, text: str, schema: type[Schema], source: Path | No
         checked = schema.model_validate_json(json.dumps(plain), strict=True)
     except ValidationError as err:
         problems += explain(err, schema, known={problem.keys for problem in problems})
-    if checked is None or problems:
-        raise _config_error(problems, text, source)
-    return checked
+    return checked, problems
 
 
 def _config_error(problems: list[Problem], text: str, source: Path | None) -> ConfigError:

@@ -134,16 +134,20 @@ def _toml_word(value: Any) -> str:
 
 
 def _schema_at(schema: type[Part], keys: Keys) -> type[Part] | None:
-    """The table that ``keys`` lead to; the table around it where they lead to an array; None in free tables."""
+    """The table that ``keys`` lead to; the table around it where they lead to an array; None in free tables of
+    anything but tables."""
     level: type[Part] | None = schema
+    free = False
     for key in keys:
-        if isinstance(key, int):
+        if isinstance(key, int) or free:
+            free = False
             continue
         if level is None or key not in level.model_fields:
             return None
         part = _part_in(level.model_fields[key].annotation)
         if part is None:
             return level if _is_array(level.model_fields[key].annotation) else None
+        free = get_origin(level.model_fields[key].annotation) is dict
         level = part
     return level
 

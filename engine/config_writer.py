@@ -1,7 +1,7 @@
 """A configuration as TOML text: documented when written anew, with its comments kept when edited.
 
 Takes a :class:`engine.config.Part` and gives text; reading it back and everything about files is
-:mod:`engine.config_file`'s. The comments are the docstrings that stand under the fields in ``config.py``, so the
+:mod:`engine.config_file`'s. The comments are the docstrings that stand under the fields in their classes, so the
 file explains itself and the explanation exists once.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -37,6 +38,11 @@ def config_text(config: Part, title: str = "") -> str:
     lines = [f"# {line}" for line in title.splitlines()]
     lines += _table_lines(config, ())
     text = "\n".join(lines).strip("\n") + "\n"
+    _require_utf8(text)
+    return text
+
+
+def _require_utf8(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as err:
@@ -44,7 +50,6 @@ def config_text(config: Part, title: str = "") -> str:
         raise ConfigError(
             "The configuration cannot be written as UTF-8", f"near: {around}", "Rename the file or folder it names."
         ) from err
-    return text
 
 
 def _table_lines(config: Part, path: tuple[str, ...]) -> Iterator[str]:
@@ -69,8 +74,45 @@ def _table_lines(config: Part, path: tuple[str, ...]) -> Iterator[str]:
             yield from _table_lines(item, inner)
 
 
+def table_text(table: Mapping[str, Any], title: str = "") -> str:
+    """Write a plain table as TOML without documentation: the settings that someone chose, and nothing else.
+
+    Raises:
+        ConfigError: a string in it cannot be written as UTF-8.
+    """
+    lines = [f"# {line}".rstrip() for line in title.splitlines()]
+    lines += _plain_lines(table, ())
+    text = "\n".join(lines).strip("\n") + "\n"
+    _require_utf8(text)
+    return text
+
+
+def _plain_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    later: list[tuple[str, Any]] = []
+    for name, value in table.items():
+        if isinstance(value, Mapping) or _is_table_array(value):
+            later.append((name, value))
+        else:
+            yield f"{_key(name)} = {_literal(value)}"
+    for name, value in later:
+        inner = (*path, name)
+        heading = ".".join(map(_key, inner))
+        if isinstance(value, Mapping):
+            if any(not isinstance(item, Mapping) for item in value.values()) or not value:
+                yield from ("", f"[{heading}]")
+            yield from _plain_lines(value, inner)
+            continue
+        for item in value:
+            yield from ("", f"[[{heading}]]")
+            yield from _plain_lines(item, inner)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else tomlkit.item(name).as_string()
+
+
 def _is_table_array(value: object) -> bool:
-    return isinstance(value, tuple) and bool(value) and isinstance(value[0], Part)
+    return isinstance(value, tuple | list) and bool(value) and isinstance(value[0], Part | Mapping)
 
 
 def _comment(doc: str, schema: type[Part] | None = None, name: str = "") -> Iterator[str]:

@@ -10,10 +10,16 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
+
+from engine.events_memory import Foreseen as Foreseen
+from engine.events_memory import MemoryHeld as MemoryHeld
+from engine.events_memory import MemorySampled as MemorySampled
+from engine.events_memory import Probed as Probed
+from engine.events_memory import Slowed as Slowed
 
 RING_SIZE = 20_000
 
@@ -52,7 +58,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimizer step. ``loss`` belongs to this step; times in seconds; step and epoch count from 1."""
+    """One optimizer step. ``loss`` belongs to this step; times in seconds; step and epoch count from 1.
+
+    ``model_s`` is forward and backward together. ``stall_s`` is the part of them in which the device waited for
+    weights or activations on their way from the host, ``moved_mb`` what was copied between host and device in
+    1e6 bytes, ``tokens`` what the transformer saw, text and image. Files of earlier versions lack these.
+    """
 
     step: int
     epoch: int
@@ -63,6 +74,11 @@ class StepDone:
     data_s: float
     model_s: float
     optimizer_s: float
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    stall_s: float = 0.0
+    tokens: int = 0
+    moved_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,18 +114,20 @@ class SampleSaved:
 
 
 @dataclass(frozen=True)
-class MemorySampled:
-    """Memory and load now; the gpu fields are 0 where there is no GPU. Sizes in GiB."""
+class SteppedDown:
+    """Memory ran out, and a setting was changed so that the run goes on; no step is lost or made twice.
 
-    host_used_gb: float
-    host_total_gb: float
-    process_gb: float
-    vram_used_gb: float = 0.0
-    vram_total_gb: float = 0.0
-    vram_peak_gb: float = 0.0
-    gpu_percent: float = 0.0
-    gpu_celsius: float = 0.0
-    gpu_watts: float = 0.0
+    ``stage`` is "loading", "probing", "training" or "sampling"; ``step`` the optimizer step that is done
+    again, or the last one done where it was none. ``setting`` is what was changed, from ``before`` to ``after``
+    ("empty_cache" with both empty: memory that torch kept was given back). ``reason`` is what torch said.
+    """
+
+    stage: str
+    step: int
+    setting: str
+    before: str
+    after: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,17 @@ class StopPlanned:
     """A stop is planned at the end of ``epoch``; 0 means that none is planned any more."""
 
     epoch: int
+
+
+@dataclass(frozen=True)
+class CaptionsTaken:
+    """Captions edited while the run is live count from ``epoch`` on; ``names`` are paths of pictures, as they are.
+
+    Many pictures are told in several events, so that no line of the file grows beyond what a reader looks back.
+    """
+
+    epoch: int
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -157,7 +186,13 @@ Event = (
     | CheckpointSaved
     | SampleSaved
     | MemorySampled
+    | MemoryHeld
+    | Probed
+    | Foreseen
+    | Slowed
+    | SteppedDown
     | StopPlanned
+    | CaptionsTaken
     | Log
     | RunFailed
     | RunDone
@@ -167,7 +202,7 @@ EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         RunStarted, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        StopPlanned, Log, RunFailed, RunDone,
+        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StopPlanned, CaptionsTaken, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 
@@ -196,7 +231,12 @@ def entry_from_json(line: str) -> Entry:
     if not isinstance(record, dict) or record.get("type") not in EVENT_TYPES:
         raise ValueError("not an event line")
     kind = EVENT_TYPES[record["type"]]
-    values = {field.name: record[field.name] for field in fields(kind) if field.name in record}
+    values = {
+        # JSON knows no tuples; an event holds no lists.
+        field.name: tuple(value) if isinstance(value := record[field.name], list) else value
+        for field in fields(kind)
+        if field.name in record
+    }
     try:
         return Entry(int(record["seq"]), float(record["time"]), kind(**values))
     except (KeyError, TypeError) as err:
@@ -209,9 +249,17 @@ class EventLog:
     Writers take turns; the ring has a lock of its own, held for microseconds, so that a disk that hangs in the middle
     of a line stops no reader. A write error of the file (a full disk) is kept in :attr:`write_error` and does not
     stop the ring: the loop looks at it between steps.
+
+    Args:
+        path: the file to go on in, if any yet.
+        ring_size: most events kept in memory.
+        clock: tells the wall-clock time of an event, in Unix seconds.
     """
 
-    def __init__(self, path: Path | None = None, ring_size: int = RING_SIZE) -> None:
+    def __init__(
+        self, path: Path | None = None, ring_size: int = RING_SIZE, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._ring: deque[Entry] = deque(maxlen=ring_size)
         self._lock = threading.Lock()
         self._ring_lock = threading.Lock()
@@ -248,7 +296,7 @@ class EventLog:
     def append(self, event: Event) -> int:
         """Append an event; returns its sequence number. Never blocks on a reader."""
         with self._lock:
-            entry = Entry(self._seq + 1, time.time(), event)
+            entry = Entry(self._seq + 1, self._clock(), event)
             with self._ring_lock:
                 self._seq += 1
                 self._ring.append(entry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -53,10 +54,11 @@ def _free_mb(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it replaces the target durably, else it is removed.
 
-    The result has the permissions of an ordinary new file (0666 less the umask), whatever wrote it.
+    The result has the permissions ``mode``, or those of an ordinary new file (0666 less the umask), whatever wrote
+    it.
 
     Raises:
         DiskError: the write, flush or rename failed. The target is as it was.
@@ -66,7 +68,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temp
         flush(temp)
-        os.chmod(temp, 0o666 & ~_umask())
+        os.chmod(temp, 0o666 & ~_umask() if mode is None else mode)
         os.replace(temp, target)
         flush(target.parent)
     except BaseException as err:
@@ -97,6 +99,18 @@ def flush(path: Path) -> None:
         os.close(fd)
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a process holds ``lock`` (flock); looking takes it for an instant."""
+    try:
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _umask() -> int:
     # Linux tells the umask without changing it; elsewhere it can only be read by setting it.
     with contextlib.suppress(OSError), open("/proc/self/status") as status:
@@ -112,6 +126,26 @@ def slug(name: str, fallback: str = "run") -> str:
     """Reduce ``name`` to a safe file name of at most 80 characters: letters, digits, dot, dash, underscore."""
     reduced = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:80].rstrip("-._")
     return reduced or fallback
+
+
+_CODE_PLACES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+_CHOSEN = frozenset(name for name in _CODE_PLACES if name in os.environ)
+"""Chosen by the user: looked at before torch is imported, which sets the first one by itself."""
+
+
+def keep_code_in(folder: Path) -> None:
+    """Let code that torch and Triton compile lie under ``folder`` unless the user's environment says where.
+
+    To be called before torch compiles anything, best before transformers is imported: that makes the folder.
+    """
+    for name, part in _CODE_PLACES.items():
+        if name not in _CHOSEN:
+            os.environ[name] = str(folder / part)
+
+
+def is_run_of(name: str, folder: str) -> bool:
+    """Whether a run's ``folder`` (its last part) is one that a configuration called ``name`` gets."""
+    return re.fullmatch(re.escape(slug(name)) + r"(-\d+)?", folder) is not None
 
 
 def default_cache_dir() -> Path:
@@ -141,6 +175,11 @@ class RunFolder:
         return self.root / "events.jsonl"
 
     @property
+    def captions(self) -> Path:
+        """The captions in force, epoch by epoch."""
+        return self.root / "captions.jsonl"
+
+    @property
     def log(self) -> Path:
         """Plain log: what libraries print, tracebacks."""
         return self.root / "log.txt"
@@ -154,6 +193,16 @@ class RunFolder:
     def states(self) -> Path:
         """Training states, one folder each."""
         return self.root / "state"
+
+    @property
+    def products(self) -> Path:
+        """Which products of an 8-bit base run in 8 bit."""
+        return self.root / "products.json"
+
+    @property
+    def memory(self) -> Path:
+        """What the out-of-memory ladder changed, and from which step on."""
+        return self.root / "memory.json"
 
     @property
     def lock(self) -> Path:
@@ -177,8 +226,7 @@ def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
     base = slug(name)
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 10_000):
-            root = runs_dir / (base if number == 1 else f"{base}-{number}")
+        for root in _candidates(runs_dir, base):
             with contextlib.suppress(FileExistsError):
                 root.mkdir()
                 (root / "samples").mkdir()
@@ -187,3 +235,14 @@ def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
     except OSError as err:
         raise disk_error(err, runs_dir) from err
     raise RunError("No free name for the run", f"{runs_dir} holds 10,000 runs called {base}", "Choose a new name.")
+
+
+def next_run_folder(runs_dir: Path, name: str) -> Path:
+    """The folder that a run begun now would get."""
+    base = slug(name)
+    return next((root for root in _candidates(runs_dir, base) if not os.path.lexists(root)), runs_dir / base)
+
+
+def _candidates(runs_dir: Path, base: str) -> Iterator[Path]:
+    """Folders for runs called ``base``, in the order in which they are taken."""
+    return (runs_dir / (base if number == 1 else f"{base}-{number}") for number in range(1, 10_000))

@@ -6,16 +6,19 @@ Importing this module does not import torch; calling into it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import PromptConfig, RunConfig
 from engine.events import EventLog, Progress
+from engine.files import default_cache_dir, keep_code_in
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from engine.lora.adapter import Adapter
     from engine.training.device import Compute
+    from engine.training.lean import Lean
     from engine.training.prepare import Base
 
 
@@ -25,6 +28,7 @@ def fill_caches(config: RunConfig, events: EventLog, should_stop: Callable[[], b
     Raises:
         EngineError: as when a run starts.
     """
+    keep_code_in((config.cache_dir or default_cache_dir()) / "code")
     from engine.training.device import compute_for
     from engine.training.prepare import Stopped, check_base, prepare
 
@@ -51,10 +55,13 @@ def sample_pictures(
     Raises:
         EngineError: a file cannot be loaded or written.
     """
+    keep_code_in((config.cache_dir or default_cache_dir()) / "code")
     from engine.training.device import compute_for
     from engine.training.entries import Entries
+    from engine.training.kit import note
     from engine.training.pictures import Painter
     from engine.training.prepare import Stopped, check_base, embed_texts, open_store, prompt_captions
+    from engine.training.products import take_products
 
     base = check_base(config)
     compute = compute_for(config)
@@ -65,25 +72,36 @@ def sample_pictures(
     except Stopped:
         return []
     events.append(Progress("load transformer", 0, 1))
-    transformer = _with_lora(config, base, compute, lora)
-    events.append(Progress("load transformer", 1, 1))
-    entries = Entries(store, {}, texts, config.seed)
-    painter = Painter(config, base, compute, events, lambda text: entries.batch_text([text]), should_stop)
-    stem, extra = (lora.stem, lora.name) if lora else ("base", "")
-    return painter.draw(
-        transformer, prompts, lambda _, request: _free_name(out_dir, stem, request.seed), {"lora": extra}
-    )
+    lean = _with_lora(config, base, compute, lora, partial(note, events))
+    with closing(lean):
+        events.append(Progress("load transformer", 1, 1))
+        for text in (*lean.notes, take_products(lean, lora)):
+            if text:
+                note(events, text)
+        entries = Entries(store, {}, texts, config.seed)
+        painter = Painter(
+            config, base, compute, events, lambda text: entries.batch_text([text]), should_stop, lean.conditioning
+        )
+        stem, extra = (lora.stem, lora.name) if lora else ("base", "")
+        return painter.draw(
+            lean.transformer, prompts, lambda _, request: _free_name(out_dir, stem, request.seed), {"lora": extra}
+        )
 
 
-def _with_lora(config: RunConfig, base: Base, compute: Compute, lora: Path | None) -> nn.Module:
-    from engine.lora.adapter import inject
+def _with_lora(
+    config: RunConfig, base: Base, compute: Compute, lora: Path | None, say: Callable[[str], None]
+) -> Lean:
+    from engine.lora.adapter import make_adapters
     from engine.lora.formats import load_lora
+    from engine.training.lean import build_lean
 
-    transformer = base.family.load_transformer(config.model, compute.device, compute.dtype)
+    adapters: dict[str, Adapter] = {}
     if lora is not None:
         state, targets = load_lora(lora)
-        inject(transformer, targets, config.lora, config.seed).load_state(state)
-    return transformer
+        loaded = make_adapters(targets, config.lora, config.seed, compute.device)
+        loaded.load_state(state)
+        adapters = loaded.adapters
+    return build_lean(config, base, compute, adapters, say=say)
 
 
 def _free_name(folder: Path, stem: str, seed: int) -> Path:

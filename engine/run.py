@@ -25,7 +25,7 @@ from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
-from engine.files import RunFolder, create_run_folder, disk_error
+from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in
 from engine.hardware.monitor import MemorySampler
 from engine.text import safe_text
 
@@ -51,6 +51,7 @@ class Run:
                                                               │ │ └─SampleNow, by cadence──> sampling ─┐
                                                               │ │   SaveNow, by cadence────> saving ───┤
                                                               │ └──────────────────────────────────────┘
+                                                              ├─captions edited─> caching ──> training
                                                               ├─Pause───────────> paused    (held on the GPU)
                                                               └─Pause(release)──> released  (GPU memory freed)
         paused, released ──Resume──> training     paused, released ──StopNow──> stopped
@@ -147,6 +148,7 @@ class Run:
     def _train(self, folder: RunFolder) -> Outcome:
         self._enter("preparing")
         # torch and its companions take seconds to import: here, while the screen is already up.
+        keep_code_in((self.config.cache_dir or default_cache_dir()) / "code")
         from engine.trainer import Trainer
         from engine.training.control import Control
 
@@ -285,10 +287,12 @@ def _explain(err: Exception, folder: RunFolder | None) -> tuple[str, str, str]:
     """Title, detail and hint for an exception that nobody expected."""
     kind = type(err).__name__
     if kind == "OutOfMemoryError":
+        # Outside the steps and what else the ladder does again, or in one of several processes, where there is none.
         return (
             "The GPU is out of memory",
-            str(err).split("\n")[0],
-            "Turn training.gradient_checkpointing on, or lower dataset.resolution, training.batch_size or lora.rank.",
+            str(err).split("\n")[0] + _tried(folder),
+            'Set training.gradient_checkpointing = "full" and memory.precision = "int8", or lower '
+            "dataset.resolution, training.batch_size or lora.rank.",
         )
     if isinstance(err, MemoryError):
         return "The computer is out of memory", str(err), "Close other programs, or use a smaller model file (fp8)."
@@ -297,3 +301,11 @@ def _explain(err: Exception, folder: RunFolder | None) -> tuple[str, str, str]:
         return failed.title, failed.detail, failed.hint
     where = f"; the traceback is in {folder.log}" if folder else ""
     return f"Unexpected {kind}", str(err), f"This is a defect of lorakiln: please report it{where}."
+
+
+def _tried(folder: RunFolder | None) -> str:
+    """What was changed before, in words for the end of a sentence."""
+    from engine.memory.rungs import read_taken
+
+    taken, _ = read_taken(folder.memory) if folder else ([], "")
+    return "; changed before: " + "; ".join(map(str, taken)) if taken else "; no rung of memory.ladder helps there"

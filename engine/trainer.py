@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from engine.batches import Turn
 from engine.commands import Pause
 from engine.config import RunConfig
+from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import EngineError, RunError
 from engine.events import EpochDone, EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
-from engine.training.checkpoint import Place, generations, load_newest
+from engine.training.checkpoint import Place, generations, load_newest, next_step
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
 from engine.training.keeper import Keeper
 from engine.training.kit import Kit, build_kit
-from engine.training.ledger import Ledger, Told, refuse_nonfinite
-from engine.training.optimizer import clip_gradients
+from engine.training.ladder import Exhausted, Ladder
+from engine.training.ledger import Ledger
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
-from engine.training.release import leave_gpu, return_to_gpu, room_on_host
-from engine.training.schedule import set_learning_rate
-from engine.training.stopwatch import Stopwatch, to_host
+from engine.training.probe import is_wanted, probe_largest
+from engine.training.products import settle_products
+from engine.training.release import leave_gpu, return_to_gpu, room_on_host, states_on_host
+from engine.training.step import Stepper
+from engine.training.takes import Takes
+from engine.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ class Trainer:
     """
 
     kit: Kit
+    ladder: Ladder
+    stepper: Stepper
     keeper: Keeper
+    takes: Takes
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class Trainer:
         self.enter = enter
         self.ledger = Ledger(events)
         self.compute: Compute | None = None
+        self.history = CaptionHistory()
 
     def train(self) -> Outcome:
         """Run to the end or to a stop.
@@ -80,17 +88,23 @@ class Trainer:
         Raises:
             EngineError: what a user can mend.
         """
-        try:
-            self._set_up()
-        except Stopped:
-            state, _ = load_newest(self.folder.states)
-            place = state.place if state else Place()
-            return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
-        self.ledger.start(self.ledger.place)
-        if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
-            self.keeper.sample()
-        self.enter("training")
-        return self._finish(stopped=self._loop())
+        with ExitStack() as made:
+            try:
+                self._set_up(made)
+            except Stopped:
+                state, _ = load_newest(self.folder.states)
+                place = state.place if state else Place()
+                return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
+            self.ledger.start(self.ledger.place)
+            if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
+                self.keeper.sample()
+            self.enter("training")
+            try:
+                return self._finish(stopped=self._loop())
+            except Exhausted:
+                if self.ledger.place.step:
+                    self.keeper.save_state()
+                raise
 
     def peak_gb(self) -> float:
         """Highest GPU memory so far, GiB; 0 on a CPU and before the device is chosen. Safe from any thread."""
@@ -100,7 +114,8 @@ class Trainer:
         """The GPU in use, as NVML names it; empty on a CPU and before the device is chosen."""
         return self.compute.gpu_uuid() if self.compute else ""
 
-    def _set_up(self) -> None:
+    def _set_up(self, made: ExitStack) -> None:
+        """Make everything a loop needs; what has to be closed again, however the run ends, goes to ``made``."""
         config, events = self.config, self.events
         self.enter("preparing")
         base = check_base(config)
@@ -109,9 +124,30 @@ class Trainer:
         prepared = self._prepare(base, compute)
         self.enter("loading")
         resuming = bool(generations(self.folder.states))
-        self.kit = build_kit(config, base, compute, prepared, events, self.control, resuming)
-        self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter)
-        self.keeper.restore()
+        ladder = self.ladder = Ladder(config, base, compute, self.folder, events, next_step(self.folder.states))
+        self.kit = ladder.load(
+            lambda: build_kit(ladder.config, base, compute, prepared, events, self.control, resuming)
+        )
+        made.callback(self.kit.lean.close)
+        if compute.device.type != "cpu":  # a processor is shared by all: its steps are never alike
+            self.ledger.watch = Watch(lambda: ladder.config, self.kit.lean.source.plan.sizes)
+        self.stepper = Stepper(config, self.kit)
+        if reason := self.stepper.gate.reason:
+            events.append(Log("info", f"The host waits for the GPU in each step: {reason}"))
+        self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter, pool=self.kit.lean.pool)
+        made.callback(self.keeper.close)
+        ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
+        resumed = self.ledger.place.step > 0
+        ladder.attempt(
+            lambda: settle_products(self.kit, self.folder.products, events, resumed),
+            "loading",
+            self.ledger.place.step,
+            undo=self.kit.lora.zero_grad,
+        )
+        self.kit.painter.spare = self._without_states
+        self.takes = Takes(self.keeper, self.history, self.control)
+        if compute.is_main:
+            self.takes.begin(self.ledger.place.step)
         order = prepared.order
         events.append(
             RunStarted(
@@ -128,9 +164,15 @@ class Trainer:
         if self.control.stop_epoch:
             # Planned while the caches filled: said again, since the outline just told begins a new view.
             events.append(StopPlanned(self.control.stop_epoch))
+        if is_wanted(config, compute, resuming):
+            ladder.attempt(
+                lambda: probe_largest(self.kit, config, events, self.control), "probing", self.ledger.place.step
+            )
 
     def _prepare(self, base: Base, compute: Compute) -> Prepared:
-        """Fill the caches in the main process; the others then find them full.
+        """Scan and fill the caches in the main process; the others then find them full.
+
+        They train on what the main one found: by now the files may have been edited, and only it looks at them.
 
         Raises:
             Stopped: the user stopped the run meanwhile.
@@ -138,20 +180,22 @@ class Trainer:
         prepared, ended = None, None
         if compute.is_main:
             try:
-                prepared = prepare(self.config, base, compute, self.events, self.control.stopping)
+                self.history = load_history(self.folder.captions)
+                prepared = prepare(self.config, base, compute, self.events, self.control.stopping, self.history)
             except (Stopped, EngineError) as err:
                 ended = err
         if compute.from_main(ended is not None):
             raise ended or Stopped
-        self.folder = compute.from_main(self.folder)
-        return prepared or prepare(self.config, base, compute, self.events, lambda: False)
+        found = (self.folder, self.history, prepared.order.samples if prepared else ())
+        self.folder, self.history, samples = compute.from_main(found)
+        return prepared or prepare(self.config, base, compute, self.events, lambda: False, self.history, samples)
 
     def _loop(self) -> bool:
         """Every step that is left; True if the user ended the run."""
         order = self.kit.prepared.order
         for turn in order.turns(after=self.ledger.place.step):
             self.control.epoch = turn.epoch
-            if self._obey():
+            if self._obey() or (turn.index == 0 and turn.epoch > 1 and self._take_captions(turn.epoch)):
                 return True
             self._step(turn)
             epoch_over = order.ends_epoch(turn)
@@ -163,42 +207,48 @@ class Trainer:
         return False
 
     def _step(self, turn: Turn) -> None:
-        """One optimizer step over this process's micro-batches."""
-        kit = self.kit
-        compute, order, watch = kit.compute, kit.prepared.order, Stopwatch(kit.compute.device)
-        micros = order.step(turn)
-        lr = set_learning_rate(kit.optimizer, self.config, turn.step - 1, order.total_steps)
-        total = torch.zeros((), device=compute.device)
-        for number, micro in enumerate(micros):
-            if number % compute.processes != compute.rank:
-                continue
-            inputs = kit.objective.inputs(micro, turn.step, number)
-            watch.mark("data")
-            loss = kit.objective.loss(inputs) / len(micros)
-            compute.backward(loss)
-            total += loss.detach()
-            watch.mark("model")
-        total = compute.sum(total)
-        names = "; ".join(micro.names for micro in micros)
-        grad_norm = self._update(turn, total, names)
-        numbers = to_host(total, grad_norm)
-        watch.mark("optimizer")
-        self.ledger.add(Told(turn, names, numbers, watch, lr, late=compute.device.type != "cpu"))
+        """One optimizer step over this process's micro-batches; on a lower rung where memory runs out in it."""
+        self.ladder.begin(turn.step)
+        told = self.ladder.attempt(
+            lambda: self.stepper.step(turn), "training", turn.step, undo=self.stepper.take_back
+        )
+        self.kit.tell(self.events)
+        self.ledger.add(told)
 
-    def _update(self, turn: Turn, loss: Tensor, names: str) -> Tensor:
-        """Clip and step; returns the gradient norm before clipping."""
-        kit = self.kit
-        parameters = kit.lora.parameters()
-        kit.compute.sum_gradients(parameters)
-        grad_norm = clip_gradients(parameters, self.config.optimizer.max_grad_norm)
-        if loss.device.type == "cpu":
-            # On a GPU this look would make every step wait; there the check comes with the late reading.
-            refuse_nonfinite(turn.step, float(loss), float(grad_norm), names)
-        kit.optimizer.step()
-        kit.optimizer.zero_grad(set_to_none=True)
-        if self.config.lora.max_norm:
-            kit.lora.clip_norms(self.config.lora.max_norm)
-        return grad_norm
+    def _without_states(self) -> AbstractContextManager[None]:
+        """Sampling without the optimizer's states on the GPU."""
+        step = self.ledger.place.step
+        return states_on_host(self.kit, lambda work: self.ladder.attempt(work, "sampling", step))
+
+    def _take_captions(self, epoch: int) -> bool:
+        """Let captions edited meanwhile count from ``epoch`` on; True if the user ended the run."""
+        texts: dict[int, str] = {}
+        ended = False
+        if self.kit.compute.is_main:
+            try:
+                texts = self.takes.find(epoch)
+            except Stopped:
+                ended = True
+            ended = self._come_back(ended)
+        texts, ended = self.kit.compute.from_main((texts, ended))
+        if not ended:
+            self.takes.use(epoch, texts)
+        return ended
+
+    def _come_back(self, ended: bool) -> bool:
+        """Take the GPU back from the text encoders; True if the run ends here. A stop saves from where things are."""
+        if not ended and self.takes.away and not self._return():
+            if self.kit.compute.processes > 1:
+                raise RunError(
+                    "The GPU has no room for the run any more",
+                    "another program took its memory while captions were encoded",
+                    "The state is saved: free the GPU, then resume the run.",
+                )
+            self._hold(released=True)
+            ended = self.control.stop_now
+        self.takes.away = False
+        self.enter("training")
+        return ended
 
     def _obey(self) -> bool:
         """Carry out what was asked since the last step; True if the run ends here."""
@@ -221,7 +271,8 @@ class Trainer:
             self.control.adopt(self.kit.compute.from_main(self.control.flags()))
 
     def _serve(self) -> None:
-        """Save and sample if asked."""
+        """Save and sample if asked; a save that went wrong meanwhile comes to light here."""
+        self.keeper.check()
         if self.control.save_now:
             self.control.save_now = False
             self.keeper.save("manual")
@@ -229,12 +280,12 @@ class Trainer:
             self.control.sample_now = False
             self.keeper.sample()
 
-    def _hold(self) -> None:
-        """Wait until the pause is taken back or the run is stopped."""
+    def _hold(self, released: bool = False) -> None:
+        """Wait until the pause is taken back or the run is stopped; ``released``: the GPU is free already."""
         self.ledger.flush()
+        self.keeper.settle()
         began = time.monotonic()
-        released = False
-        self.enter("paused")
+        self.enter("released" if released else "paused")
         while True:
             while self.control.pause and not self.control.stop_now:
                 if self.control.pause.release and not released:
@@ -292,7 +343,7 @@ class Trainer:
         elif _due(place.step, saving.every_steps):
             self.keeper.save("step")
         elif self.keeper.state_due():
-            self.keeper.save_state()
+            self.keeper.save_state(wait=False)
 
     def _finish(self, stopped: bool) -> Outcome:
         if self.ledger.place.step:

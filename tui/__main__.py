@@ -11,24 +11,29 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 COMMANDS = {
+    "attach": "come back to the workstation of a folder, and to the run it trains",
     "demo": "train a LoRA on the pocket model that ships with lorakiln, in about a minute",
     "new": "write a commented configuration to start from",
     "train": "train a LoRA as a configuration says",
     "resume": "go on with a run that was stopped",
     "sample": "draw pictures with a model and a LoRA",
+    "plan": "what a run will hold and take, and the settings that make it fit",
+    "bench": "measure training steps and leave nothing behind",
     "cache": "fill the caches of latents and text embeddings, without training",
     "runs": "list, show and compare runs",
     "models": "find model files and tell what they are",
     "dataset": "check a folder of pictures and captions",
     "config": "check a configuration file",
+    "doctor": "check this machine, and say what to do about each problem",
 }
 """Every subcommand, in the order of the help text; the module is ``tui.commands.<name>``."""
 
 _EPILOG = """\
+Without a command the full-screen workstation of the current folder opens, or comes back.
 Try `kiln demo` first: it needs no model, no pictures and no GPU.
 `kiln COMMAND --help` tells more about one.
 
@@ -62,6 +67,8 @@ def _set_environment() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # CUDA counts the fastest card first otherwise: cuda:1 here is nvidia-smi's GPU 1.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     # Progress is shown by us; bars of libraries would tear the screen.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -78,10 +85,15 @@ def _dispatch(words: list[str]) -> int:
     command = _load(name)
     command.add_parser(parser.add_subparsers(dest="command", prog="kiln"))
     args = parser.parse_args(words)
+    return _tell_errors(lambda: int(command.run(args)))
+
+
+def _tell_errors(work: Callable[[], int]) -> int:
+    """Do ``work``; errors meant for the user become text and an exit code."""
     from engine.errors import CacheError, DiskError, EngineError
 
     try:
-        return int(command.run(args))
+        return work()
     except EngineError as error:
         from tui.error_text import error_text
 
@@ -98,12 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     listing = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="kiln",
-        usage="kiln COMMAND ...",
+        usage="kiln [COMMAND ...]",
         description=f"Trains FLUX.1 LoRAs in the terminal, on your own GPU.\n\ncommands:\n{listing}",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument(
+        "--foreground", action="store_true", help="without a command: no host, the workstation ends with its screen"
+    )
     return parser
 
 
@@ -116,19 +131,21 @@ def _without_command(parser: argparse.ArgumentParser, words: list[str], name: st
         parser.error(f"there is no command {name!a}; {guess}")
     args = parser.parse_args(words)
     if args.version:
-        print(f"lorakiln {_version()}")
+        from tui.version import VERSION
+
+        print(f"lorakiln {VERSION}")
         return 0
+    from tui.launch import full_screen, lacking
+
+    if (lack := lacking()) is None:
+        return _tell_errors(lambda: full_screen({}, args.foreground))
+    if sys.stdin.isatty() and sys.stdout.isatty():  # somebody looks on who knows what `kiln` is
+        hint = "`kiln train RUN.toml` shows its progress in plain lines."
+        print(f"The workstation cannot open here: {lack.detail}. {hint}", file=sys.stderr)
+        return 2
     parser.print_help()
-    return 0
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("lorakiln")
-    except PackageNotFoundError:
-        return "(not installed)"
+    print(f"\nThe workstation cannot open here: {lack.detail}.", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

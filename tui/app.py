@@ -1,9 +1,8 @@
-"""The full-screen application: one run, one screen, and everything a terminal can do to it.
+"""The full-screen application around one workplace: what belongs to a terminal (theme, glyphs, picture threads).
 
-:class:`KilnApp` holds what belongs to the process (theme, glyphs, picture threads, crash text); the screens hold the
-rest. :func:`run_app` is what commands call: it takes the terminal, turns signals into a saved stop, shows the run and
-gives the terminal back whatever happened. No torch here: the engine imports it in its own thread, after the first
-frame.
+:class:`KilnApp` comes and goes with terminals; what must outlive it lies in the :class:`~tui.workplace.Workplace`.
+It is run by the host (:mod:`tui.terminal.host`), or by :mod:`tui.foreground` in this process's own terminal. No torch
+here: the engine imports it in its own thread, after the first frame.
 """
 
 from __future__ import annotations
@@ -11,92 +10,101 @@ from __future__ import annotations
 import gc
 import io
 import os
-import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from textual.app import App, SystemCommand
-from textual.binding import Binding, BindingType
-from textual.screen import Screen
+from textual.events import Event, Key
 
-from engine.commands import StopNow
-from engine.text import safe_text
-from tui.bridge import Bridge, RunLike
-from tui.exit_codes import exit_code
+from engine.errors import EngineError
 from tui.glyphs import terminal_is_ascii
-from tui.palette import RunPalette
-from tui.safe import install_backstop
-from tui.screens.run import RunScreen
-from tui.signals import StopSignals, exit_code_of
-from tui.terminal import Terminal, driver_on, own_terminal
+from tui.habits import Habits
+from tui.screens.workbench import Workbench
+from tui.terminal.driver import Terminal, driver_on
+from tui.terminal.traits import Traits
+from tui.workplace import Workplace
 
-CTRL_C_S = 2.0
-"""A second ctrl+c within this time opens the stop menu."""
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from tui.symptoms import Symptom
+
+Result = TypeVar("Result")
 
 NOISE_POLL_S = 0.5
 """How often the run's folder is looked for, to send there what libraries write."""
 
 
-class KilnApp(App[None], inherit_bindings=False):
-    """The application around one run.
+class KilnApp(Habits):
+    """The application around one workplace. ``run()`` returns "leave", "detach", "hangup" or "replaced".
 
     Args:
-        run: a run, started by the screen after its first frame unless it has events already.
-        ascii_terminal: draw in ASCII; asked of the locale when None.
+        workplace: what is shown, and outlives this application.
+        traits: what the terminal can do; asked of the environment when None.
         terminal: the terminal taken for the screen; Textual's own driver is used when None.
-        keymap: other keys for bindings, by their ids.
+        detachable: whether the workplace goes on without a screen.
     """
 
-    CSS_PATH = "screens/run.tcss"
+    CSS_PATH: ClassVar = "screens/dialogs.tcss"
     TITLE = "lorakiln"
-    COMMANDS = App.COMMANDS | {RunPalette}
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+c", "interrupt", "Interrupt", show=False, system=True, id="app.interrupt"),
-        Binding("ctrl+q", "leave", "Leave", show=False, id="app.leave_anywhere"),
-    ]
 
     def __init__(
         self,
-        run: RunLike,
-        ascii_terminal: bool | None = None,
+        workplace: Workplace,
+        traits: Traits | None = None,
         terminal: Terminal | None = None,
-        keymap: Mapping[str, str] | None = None,
+        detachable: bool = False,
     ) -> None:
-        super().__init__(driver_class=driver_on(terminal) if terminal is not None else None)
-        self.bridge = Bridge(run)
-        self.leave_now = False
-        """Set by a signal handler: the screen leaves at its next poll."""
+        traits = traits or Traits(utf8=not terminal_is_ascii(), term=os.environ.get("TERM", ""))
+        driver = driver_on(terminal) if terminal is not None else None
+        super().__init__(traits, workplace.settings, driver)
+        self.workplace = workplace
+        self.slowed = lambda: workplace.view.slowed
+        self.detachable = detachable
         self._terminal = terminal
-        self.ascii_terminal = terminal_is_ascii() if ascii_terminal is None else ascii_terminal
+        self.leaving = ""
+        """How the screen is about to end; empty while it is not."""
         self.pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
         self.crash = ""
         """Traceback of an error in the screen, for after the terminal is given back."""
-        self.animation_level = "none"
-        self._interrupted_at = -CTRL_C_S
-        install_backstop(self.ascii_terminal)
-        self.set_class(self.ascii_terminal, "-ascii")
-        if keymap:
-            self.set_keymap(dict(keymap))
+        self.typed_at = 0.0
+        """When a key was pressed last, by the monotonic clock."""
 
     def on_mount(self) -> None:
-        """Show the run."""
-        self.push_screen(RunScreen(self.bridge, self.pool))
+        """Show the workbench."""
+        if self.leaving:
+            self.exit(self.leaving)
+            return
+        self.push_screen(Workbench(self.workplace))
         if self._terminal is not None:
             self._noise = self.set_interval(NOISE_POLL_S, self._aim_noise)
         # What is loaded now stays: full collections over it would be pauses of the screen for nothing.
         gc.freeze()
 
+    def post_display_hook(self) -> None:
+        """Tell the workbench that it was painted; what is called after a refresh comes before it at the start."""
+        if not self._batch_count and self.workbench is not None:
+            self.workbench.painted()
+
     def on_unmount(self) -> None:
         """Let the threads go."""
         self.pool.shutdown(wait=False, cancel_futures=True)
-        self.bridge.close()
+
+    def leave(self, how: str) -> None:
+        """End the screen; safe from any thread and from signal handlers, before the start too. The first call counts.
+
+        Args:
+            how: what ``run()`` is to return: "leave", "detach", "hangup" or "replaced".
+        """
+        self.leaving = self.leaving or how
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.exit, self.leaving)
 
     def _aim_noise(self) -> None:
         """Once the run has a folder, what libraries print goes to its log file."""
-        folder = self.bridge.run.folder
+        run = self.workplace.run
+        folder = run.folder if run is not None else None
         if folder is not None and self._terminal is not None:
             self._terminal.send_noise_to(folder.log)
             self._noise.stop()
@@ -108,38 +116,70 @@ class KilnApp(App[None], inherit_bindings=False):
         else:
             os.write(2, text.encode("utf-8", "replace"))
 
-    def notify(self, message: str, **options: Any) -> None:
-        """Show a toast; never markup, always through the gate for foreign text."""
-        super().notify(safe_text(message, 400), **(options | {"markup": False}))
+    async def on_event(self, event: Event) -> None:
+        """Note when somebody types: plots wait for them."""
+        if isinstance(event, Key):
+            self.typed_at = time.monotonic()
+        await super().on_event(event)
 
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The palette's entries that are not the run's: theme and screenshot."""
-        kept = {"Theme", "Screenshot"}
-        return [command for command in super().get_system_commands(screen) if command.title in kept]
+    @property
+    def workbench(self) -> Workbench | None:
+        """The main screen, whatever is over it."""
+        return next((screen for screen in self.screen_stack if isinstance(screen, Workbench)), None)
 
-    async def action_leave(self) -> None:
-        """Leave, through the run screen's question when one is due."""
-        for screen in self.screen_stack:
-            if isinstance(screen, RunScreen):
-                await screen.run_action("leave")
+    def remedy_config(self) -> RunConfig | None:
+        """The configuration that is open."""
+        return self.workplace.config
 
-    def action_interrupt(self) -> None:
-        """ctrl+c stops nothing: it says how to; twice within two seconds opens the stop menu."""
-        now = time.monotonic()
-        again = now - self._interrupted_at < CTRL_C_S
-        self._interrupted_at = now
-        screen = self.screen
-        if isinstance(screen, RunScreen) and screen.run_view.live:
-            if again:
-                screen.action_stop()
-            else:
-                self.notify("The run goes on: q leaves, s stops, ctrl+c again opens the stop menu")
+    def apply_remedy(self, symptom: Symptom, config: RunConfig) -> None:
+        """Open the setup form on ``config`` with the remedy's changes marked."""
+        if self.workbench is not None:
+            self.workbench.set_up(config, symptom.changes(config))
+
+    def explain_interrupt(self, again: bool) -> str:
+        """ctrl+c stops nothing: it says how to; twice in short time opens the stop menu."""
+        bench = self.workbench
+        if bench is None or not self.workplace.live:
+            return super().explain_interrupt(again)
+        if again and self.screen is bench:
+            bench.action_stop()
+            return ""
+        return f"The run goes on: {self.key_of('app.leave')} leaves, ctrl+c again opens the stop menu"
+
+    def attempt(self, work: Callable[[], Result]) -> Result | None:
+        """What ``work`` returns; None where it fails, which is shown."""
+        try:
+            return work()
+        except EngineError as err:
+            self.show_error(err)
+            return None
+
+    def action_detach(self) -> None:
+        """Give the terminal back; the workplace goes on without one."""
+        self.leave("detach")
+
+    def action_name_detach(self) -> None:
+        """Where nothing can be undone: say how to get away, as other programs do with this key."""
+        if self.detachable:
+            self.say(f"{self.key_of('app.detach')} gives the terminal back, all goes on; ctrl+z undoes in a text")
         else:
-            self.notify("q leaves")
+            self.say("ctrl+z undoes in a text; q leaves")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Detaching is offered where something goes on without the screen."""
+        return self.detachable if action == "detach" else super().check_action(action, parameters)
+
+    def action_leave(self) -> None:
+        """Leave, through the workbench's question when one is due."""
+        if self.workbench is not None:
+            self.workbench.ask_to_leave()
 
     def _fatal_error(self) -> None:
         """Keep the traceback, without local variables, and close."""
-        self.crash = traceback.format_exc()
+        if self.leaving:  # widgets that were still being mounted: a matter for the log, not for the user
+            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+        else:
+            self.crash = traceback.format_exc()
         self._close_messages_no_wait()
 
     def _print_error_renderables(self) -> None:
@@ -152,41 +192,3 @@ class KilnApp(App[None], inherit_bindings=False):
                 console.print(renderable)
             self.crash = str(console.file.getvalue())  # type: ignore[attr-defined]
         self._exit_renderables.clear()
-
-
-def run_app(run: RunLike, keymap: Mapping[str, str] | None = None) -> int:
-    """Show ``run`` full screen until the user leaves; returns the exit code.
-
-    The run is started once the first frame is painted. A run that is live when the screen ends (a signal, a crash
-    of the screen) is saved and stopped; a second signal ends the process at once, whatever is lost.
-    """
-    with own_terminal() as terminal:
-        app = KilnApp(run, terminal=terminal, keymap=keymap)
-
-        def on_signal(signum: int) -> None:
-            if signals.count > 1:
-                terminal.reset()
-                os._exit(exit_code_of(signum))
-            app.leave_now = True
-            run.submit(StopNow())
-
-        signals = StopSignals(on_signal)
-        with signals:
-            app.run()
-    _wait_for_end(run)
-    if app.crash:
-        print(safe_text(app.crash, 20_000, newlines=True), file=sys.stderr)
-        return 1
-    app.bridge.finish()
-    ended = app.bridge.view.state if run.events.seq else "stopped"
-    return exit_code(ended, signals.exit_code)
-
-
-def _wait_for_end(run: RunLike) -> None:
-    """Have a run that outlived its screen saved and stopped; the user sees what is waited for."""
-    if not run.alive:
-        return
-    run.submit(StopNow())
-    print("Saving and stopping the run...", file=sys.stderr, flush=True)
-    with StopSignals(lambda signum: os._exit(exit_code_of(signum))):
-        run.join()

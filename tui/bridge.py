@@ -6,45 +6,62 @@ the run's JSON lines on a thread of its own; until that is done the old view sta
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
 from engine.commands import Command
 from engine.events import (
+    CaptionsTaken,
     CheckpointSaved,
     Entry,
     EpochDone,
     EventLog,
+    Foreseen,
     Log,
+    MemoryHeld,
     MemorySampled,
+    Probed,
     Progress,
     RunDone,
     RunFailed,
     RunStarted,
     SampleSaved,
+    Slowed,
     StateChanged,
     StepDone,
+    SteppedDown,
     StopPlanned,
     replay,
 )
 from engine.files import RunFolder
+from tui.elsewhere import Watch, held
 from tui.view import RunView, fold
 
-_ALL = frozenset({"state", "step", "epoch", "saved", "samples", "memory", "stage", "log"})
+LAST_WORDS_S = 0.3
+"""A run lets go of its lock a moment before it tells how it ended."""
+
+ALL_TOPICS = frozenset({"state", "step", "epoch", "saved", "samples", "memory", "stage", "log", "captions"})
 _TOPICS: dict[type[object], frozenset[str]] = {
     StepDone: frozenset({"step", "stage"}),
     EpochDone: frozenset({"epoch", "log"}),
     CheckpointSaved: frozenset({"saved", "log"}),
     SampleSaved: frozenset({"samples", "log"}),
+    MemoryHeld: frozenset({"memory"}),
     MemorySampled: frozenset({"memory"}),
+    Probed: frozenset({"memory"}),
+    Foreseen: frozenset({"memory", "log"}),
+    Slowed: frozenset({"log", "step"}),
+    SteppedDown: frozenset({"memory", "log"}),
     Progress: frozenset({"stage"}),
+    CaptionsTaken: frozenset({"captions", "log"}),
     Log: frozenset({"log"}),
     StopPlanned: frozenset({"state", "log"}),
     StateChanged: frozenset({"state", "stage", "log"}),
-    RunStarted: _ALL,
-    RunFailed: _ALL,
-    RunDone: _ALL,
+    RunStarted: ALL_TOPICS,
+    RunFailed: ALL_TOPICS,
+    RunDone: ALL_TOPICS,
 }
 
 
@@ -73,6 +90,37 @@ class RunLike(Protocol):
         """Wait for the end; True when it came."""
 
 
+class PastRun:
+    """A run known by its folder only: it is over, or another process trains it. It takes no commands.
+
+    Attributes:
+        holder: the process that trains it, as last seen; empty when it is over.
+    """
+
+    alive = False
+
+    def __init__(self, folder: Path) -> None:
+        self.events = EventLog()
+        self.folder = RunFolder(folder)
+        self.holder = ""
+
+    def start(self) -> None:
+        """A run that is over does not start; :func:`engine.run.open_run` takes one up again."""
+
+    def submit(self, command: Command) -> None:
+        """Nobody here obeys.
+
+        Raises:
+            RunError: another process trains it, named.
+        """
+        if self.holder:
+            raise held(self.holder)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Here it has ended."""
+        return True
+
+
 def view_of(path: Path) -> RunView:
     """The view of an event file: of a run that is over, or to close a gap.
 
@@ -85,6 +133,25 @@ def view_of(path: Path) -> RunView:
     return view
 
 
+def _folded(watch: Watch) -> RunView:
+    view = RunView()
+    for entry in watch.look():
+        fold(view, entry)
+    if view.live and not watch.holder:
+        time.sleep(LAST_WORDS_S)
+        for entry in watch.look():
+            fold(view, entry)
+    return view
+
+
+def _news(watch: Watch) -> list[Entry]:
+    entries = list(watch.look())
+    if not watch.holder:
+        time.sleep(LAST_WORDS_S)
+        entries += watch.look()
+    return entries
+
+
 class Bridge:
     """Holds the one view of a run and keeps it up to date."""
 
@@ -93,6 +160,11 @@ class Bridge:
         self.run = run
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="replay")
         self._replay: Future[RunView] | None = None
+        self._news: Future[list[Entry]] | None = None
+        self._watch: Watch | None = None
+        if isinstance(run, PastRun):
+            self._watch = Watch(run.folder)
+            self._replay = self._pool.submit(_folded, self._watch)
 
     def poll(self) -> frozenset[str]:
         """Fold what is new; returns the topics that changed, none while a gap is being closed."""
@@ -100,7 +172,9 @@ class Bridge:
             if not self._replay.done():
                 return frozenset()
             self._take_replay(self._replay)
-            return self._fold(self.run.events.since(self.view.seq)) | _ALL
+            return self._fold(self.run.events.since(self.view.seq)) | ALL_TOPICS
+        if self._watch is not None:
+            return self._follow(self._watch)
         entries = self.run.events.since(self.view.seq)
         folder = self.run.folder
         if entries and entries[0].seq != self.view.seq + 1 and folder is not None and folder.events.exists():
@@ -122,8 +196,31 @@ class Bridge:
         self._replay = None
         if replayed.exception() is None:
             self.view = replayed.result()
+            self._take_holder()
         else:  # the file is gone: the ring's part is all there is
-            self.view = RunView(seq=self.run.events.since(0)[0].seq - 1)
+            kept = self.run.events.since(0)
+            self.view = RunView(seq=kept[0].seq - 1 if kept else 0)
+
+    def _follow(self, watch: Watch) -> frozenset[str]:
+        """Take what a run that another process trains has told; what is new is read in the thread."""
+        if self._news is None:
+            if self.view.live:
+                self._news = self._pool.submit(_news, watch)
+            return frozenset()
+        if not self._news.done():
+            return frozenset()
+        news, self._news = self._news, None
+        return self._fold(news.result()) | self._take_holder()
+
+    def _take_holder(self) -> frozenset[str]:
+        """Who trains the run now; one that ended without saying so (a crash, a power cut) was interrupted."""
+        run, watch = self.run, self._watch
+        if watch is None or not isinstance(run, PastRun):
+            return frozenset()
+        before, run.holder = run.holder, watch.holder if self.view.live else ""
+        if self.view.live and not run.holder:
+            self.view.state = "interrupted"
+        return ALL_TOPICS if run.holder != before else frozenset()
 
     def _fold(self, entries: list[Entry]) -> frozenset[str]:
         topics: set[str] = set()

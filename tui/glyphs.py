@@ -39,6 +39,7 @@ UNICODE = Glyphs(
     states={
         "new": "○", "preparing": "◌", "caching": "◌", "loading": "◌", "training": "●", "paused": "‖",
         "released": "▯", "sampling": "◆", "saving": "▼", "finished": "✓", "stopped": "■", "failed": "✗",
+        "interrupted": "!",
     },
     full="█", empty="░", bar="━", rail="─", saved="◆", saved_step="◇", tick="╵", done="✓",
     running="▸", waiting="·", warning="!", error="✗", dot="·", arrow="→", ellipsis="…", degree="°",
@@ -49,6 +50,7 @@ ASCII = Glyphs(
     states={
         "new": "o", "preparing": "~", "caching": "~", "loading": "~", "training": "*", "paused": "=",
         "released": "_", "sampling": "%", "saving": "v", "finished": "+", "stopped": "#", "failed": "X",
+        "interrupted": "!",
     },
     full="#", empty=".", bar="=", rail="-", saved="*", saved_step="o", tick="'", done="+",
     running=">", waiting=".", warning="!", error="X", dot="-", arrow="->", ellipsis="...", degree=" ",

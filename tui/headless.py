@@ -1,5 +1,7 @@
 """A run without a screen: a progress bar on stderr, or event lines on stdout, and signals that save and stop.
 
+A lost terminal (SIGHUP) stops nothing: the run goes on, what it prints goes to its log, `kiln attach` shows it.
+
 Takes a run that was not started, gives an exit code. The run is watched the way the screen watches it: events are
 polled and folded into a :class:`tui.view.RunView`; nothing here is ever waited for by the engine.
 """
@@ -8,21 +10,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 from engine.commands import StopNow
 from engine.events import Entry, StateChanged, replay
+from engine.run import helper_rank
 from tui.bridge import RunLike
 from tui.error_text import error_text
 from tui.exit_codes import exit_code
+from tui.measuring import measure
 from tui.progress import Progress
 from tui.report import report
 from tui.signals import StopSignals, exit_code_of
-from tui.view import RunView, fold
+from tui.terminal.beside import reachable
+from tui.view import LogLine, RunView, fold
 
 POLL_S = 0.2
+
+LAST_MEASURE_S = 2.0
+"""How long the end waits for what the run measured to be kept; most of it is the disk's."""
+
+UNREACHABLE = (
+    "`kiln attach` cannot steer this run: another lorakiln works in this folder. `kiln train --ui` trains in that one"
+)
+
+_TERMINALS = (4, 5, *range(136, 144))
+"""Linux's device numbers of consoles and pseudo-terminals."""
 
 
 def run_headless(run: RunLike, json_lines: bool = False) -> int:
@@ -40,16 +59,46 @@ def run_headless(run: RunLike, json_lines: bool = False) -> int:
             os._exit(exit_code_of(signum))  # asked twice: at once, whatever is lost
         run.submit(StopNow())
 
-    signals = StopSignals(on_signal)
-    with signals, event_lines(json_lines) as emit:
+    def on_hangup(signum: int) -> None:
+        progress.hush()
+        _leave_terminal(run)
+
+    signals = StopSignals(on_signal, (signal.SIGINT, signal.SIGTERM))
+    with signals, StopSignals(on_hangup, (signal.SIGHUP,)), event_lines(json_lines) as emit:
         run.start()
-        view = _follow(run, progress, emit)
+        measuring = measure(run) if not helper_rank() else None
+        with reachable(run) if not helper_rank() else contextlib.nullcontext(True) as shown:
+            if not shown:
+                progress.line(LogLine(time.time(), "warning", UNREACHABLE))
+            view = _follow(run, progress, emit)
+        if measuring is not None:
+            measuring.join(LAST_MEASURE_S)
         progress.close()
     if view.failure is not None:
         print(error_text(view.failure), file=sys.stderr)
     elif not json_lines:
         print(report(view, run.folder.root if run.folder is not None else None, unicode=can_unicode(sys.stdout)))
     return exit_code(view.state, signals.exit_code)
+
+
+def _leave_terminal(run: RunLike) -> None:
+    """Point what led to the terminal that is lost at the run's log, or nowhere while it has none."""
+    path = run.folder.log if run.folder is not None else Path(os.devnull)
+    for number in (0, 1, 2):
+        if os.isatty(number) or _is_dead_terminal(number):
+            with contextlib.suppress(OSError):
+                flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                fd = os.open(os.devnull if number == 0 else path, flags, 0o666)
+                os.dup2(fd, number)
+                os.close(fd)
+
+
+def _is_dead_terminal(number: int) -> bool:
+    """Whether a descriptor is a terminal's, even of one that hung up and so does not say so."""
+    try:
+        return stat.S_ISCHR(os.fstat(number).st_mode) and os.major(os.fstat(number).st_rdev) in _TERMINALS
+    except OSError:
+        return False
 
 
 def _follow(run: RunLike, progress: Progress, emit: Callable[[Entry], None] | None) -> RunView:

@@ -1,96 +1,135 @@
-"""Every key of the run screen in one table: bindings, footer, palette and help are made from it.
+"""A user's own keys: whether ids and keys exist and do not collide, and what becomes of them for Textual.
 
-Each row has an id, so that a user's settings can give it other keys (Textual's ``App.set_keymap``). Single letters
-are for the screen; nothing that matters is bound to a key that plain terminals confuse (ctrl+m, ctrl+i, ctrl+h).
+Comes in as the ``keys`` and ``keymap`` of the settings, goes out as the mapping for ``App.set_keymap``. Checks raise
+ValueError, which the settings' reader puts a line to.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+import unicodedata
 
-from textual.binding import Binding, BindingType
+from textual.keys import KEY_NAME_REPLACEMENTS, Keys, _character_to_key
 
+from tui.key_order import as_typed
+from tui.keys.tables import ALL_KEYS
 
-@dataclass(frozen=True)
-class Key:
-    """One command of the screen: the keys that reach it, its action, and how it is called in footer and help."""
+MODIFIERS = frozenset({"ctrl", "alt", "shift", "super", "hyper", "meta"})
+SAME_AS = {"ctrl+m": "enter", "ctrl+i": "tab", "ctrl+h": "backspace", "ctrl+j": "a new line", "ctrl+[": "escape"}
+"""Keys that plain terminals send as others."""
 
-    id: str
-    keys: str
-    action: str
-    label: str
-    help: str
-    group: str
-    shown: str = ""
-    """How the key is written; the first of ``keys`` when empty."""
-    footer: bool = False
-    palette: bool = True
+PRESETS: dict[str, dict[str, str]] = {
+    "default": {},
+    "vim": {
+        "samples.previous": "left,h",
+        "samples.next": "right,l",
+        "samples.earlier": "up,k",
+        "samples.later": "down,j",
+        "samples.newest": "end,G",
+        "log.first": "home,g",
+        "log.last": "end,G",
+        "log.page_up": "pageup,ctrl+u",
+        "log.page_down": "pagedown,ctrl+d",
+    },
+}
+"""Sets of keys to start from: what differs from the tables."""
 
-    @property
-    def display(self) -> str:
-        """The key as written in footer and help."""
-        return self.shown or self.keys.split(",")[0]
-
-
-RUN_KEYS: tuple[Key, ...] = (
-    Key("run.pause", "space", "pause", "Pause", "Pause or resume after this step", "Run", footer=True),
-    Key(
-        "run.release", "P,shift+p", "release", "Pause, free memory",
-        "Pause and give the GPU's memory back", "Run", shown="P",
-    ),
-    Key("run.stop", "s", "stop", "Stop", "Stop: now, after an epoch, or cancel the plan", "Run", footer=True),
-    Key("run.save", "S,shift+s", "save", "Save", "Save the LoRA and the training state now", "Run", "S", True),
-    Key("run.sample", "x", "sample", "Sample", "Draw the sample pictures now", "Run", footer=True),
-    Key("view.smoothing", "m", "smoothing", "Smooth", "Change the smoothing of the loss curve", "View", footer=True),
-    Key("view.shorter", "left_square_bracket", "range(1)", "Shorter range", "Show only the later half", "View", "["),
-    Key("view.longer", "right_square_bracket", "range(-1)", "Longer range", "Show twice as much again", "View", "]"),
-    Key("view.zoom", "z", "zoom", "Zoom", "Show only this pane, or all again", "View", footer=True),
-    Key("view.back", "escape", "back", "Back", "Leave the zoomed pane", "View", "esc", palette=False),
-    Key("view.log", "l", "log", "Log", "Go to the log, or back", "View"),
-    Key("pane.1", "1", "pane(1)", "Loss", "Go to the loss", "Panes", palette=False),
-    Key("pane.2", "2", "pane(2)", "Figures", "Go to learning rate, memory and times", "Panes", palette=False),
-    Key("pane.3", "3", "pane(3)", "Samples", "Go to the samples", "Panes", palette=False),
-    Key("pane.4", "4", "pane(4)", "Log", "Go to the log", "Panes", palette=False),
-    Key("app.help", "question_mark,f1", "help", "Help", "Show all keys", "Kiln", "?", True),
-    Key("app.palette", "ctrl+p,colon", "app.command_palette", "Find", "Find a command", "Kiln", "^p", False, False),
-    Key("app.repaint", "ctrl+l", "repaint", "Repaint", "Draw the whole screen again", "Kiln", "^l"),
-    Key("app.leave", "q,ctrl+q", "leave", "Leave", "Leave; asks what to do with a live run", "Kiln", "q", True),
-)  # fmt: skip
-
-SAMPLE_KEYS: tuple[Key, ...] = (
-    Key("samples.previous", "left", "walk(-1)", "Previous", "The sample before", "Samples pane", palette=False),
-    Key("samples.next", "right", "walk(1)", "Next", "The next sample", "Samples pane", palette=False),
-    Key(
-        "samples.earlier",
-        "up",
-        "epoch(-1)",
-        "Earlier",
-        "Same prompt, one epoch earlier",
-        "Samples pane",
-        palette=False,
-    ),
-    Key("samples.later", "down", "epoch(1)", "Later", "Same prompt, one epoch later", "Samples pane", palette=False),
-    Key("samples.newest", "end", "newest", "Newest", "Follow the newest sample", "Samples pane", palette=False),
-    Key("samples.large", "enter", "large", "Large", "Show the picture large", "Samples pane", palette=False),
+_TOGETHER = tuple(
+    frozenset(parts.split())
+    for parts in (
+        "run view pane",
+        "caption edit",
+        "setup field",
+        "wizard field",
+        "wizard act",
+        "dialog error",
+        "dialog help",
+    )
 )
+"""First parts of ids of commands that are given in the same place."""
 
-LOG_KEYS: tuple[Key, ...] = (
-    Key("log.up", "up,k", "scroll(1)", "Up", "One line up", "Log pane", palette=False),
-    Key("log.down", "down,j", "scroll(-1)", "Down", "One line down", "Log pane", palette=False),
-    Key("log.page_up", "pageup", "page(1)", "Page up", "One page up", "Log pane", palette=False),
-    Key("log.page_down", "pagedown", "page(-1)", "Page down", "One page down", "Log pane", palette=False),
-    Key("log.first", "home", "first", "First", "The first line kept", "Log pane", palette=False),
-    Key("log.last", "end", "last", "Last", "Follow the newest line", "Log pane", palette=False),
-)
+_MODAL = frozenset({"dialog", "error", "help", "jump"})
+"""Where the keys that work everywhere else do not."""
 
-ALL_KEYS = RUN_KEYS + SAMPLE_KEYS + LOG_KEYS
+_TYPING = ("caption.", "edit.", "filter.", "setup.", "wizard.")
+"""Where letters are typed."""
+
+_NAMED = {key.value for key in Keys} | set(KEY_NAME_REPLACEMENTS.values())
 
 
-def bindings(keys: tuple[Key, ...]) -> list[BindingType]:
-    """Textual bindings of a table's rows, in its order."""
-    return [
-        Binding(
-            key.keys, key.action, key.label, show=key.footer, key_display=key.display, tooltip=key.help, id=key.id
-        )
-        for key in keys
-    ]
+def effective(preset: str, keymap: dict[str, str]) -> dict[str, str]:
+    """The mapping for ``App.set_keymap``: the preset's keys, the user's over them."""
+    return {name: ",".join(_spellings(keys)) for name, keys in (PRESETS[preset] | keymap).items()}
+
+
+def _spellings(keys: str) -> list[str]:
+    """These keys as the application is told of them."""
+    return [_character_to_key(key) if len(key) == 1 else as_typed(key) for key in _split(keys)]
+
+
+def _split(keys: str) -> list[str]:
+    return [key.strip() for key in keys.split(",")]
+
+
+def check_id(name: str) -> str:
+    """``name`` if a command has that id.
+
+    Raises:
+        ValueError: none has; the nearest is named.
+    """
+    known = sorted({key.id for key in ALL_KEYS})
+    if name in known:
+        return name
+    nearest = difflib.get_close_matches(name, known, 1, 0.4)
+    guess = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise ValueError(f"is no command's id{guess} (? on the screen lists keys, and ids with them)")
+
+
+def check_keys(keys: str) -> str:
+    """``keys`` if every one of them is a key that a terminal can send.
+
+    Raises:
+        ValueError: one is none, or cannot be told from another.
+    """
+    for key in _split(keys):
+        *modifiers, last = key.split("+") if key != "+" else ["plus"]
+        if key.lower() in SAME_AS:
+            raise ValueError(f"has {key}, which terminals send as {SAME_AS[key.lower()]}; choose another")
+        if not set(modifiers) <= MODIFIERS or not _is_key(last):
+            raise ValueError(f'has "{key}", which is no key; keys are like p, S, f9, ctrl+t, alt+up, question_mark')
+    return keys
+
+
+def _is_key(name: str) -> bool:
+    if len(name) == 1:
+        return name.isprintable() and not name.isspace()
+    if name in _NAMED:
+        return True
+    try:
+        unicodedata.lookup(name.replace("_", " "))
+    except KeyError:
+        return False
+    return name == name.lower()
+
+
+def check_clashes(keymap: dict[str, str]) -> None:
+    """Whether every key that ``keymap`` gives is free where it counts: in its own pane, and everywhere.
+
+    Raises:
+        ValueError: two commands of one part would share a key, or a pane's letter could only be typed.
+    """
+    keys_of = {key.id: key.keys for key in ALL_KEYS} | keymap
+    for name, keys in keymap.items():
+        for key in _spellings(keys):
+            if name.startswith(_TYPING) and len(key) == 1:
+                raise ValueError(f'gives {name} the key "{key}", which is typed there; take one with ctrl or alt')
+            for other, others in keys_of.items():
+                if other != name and _meet(name, other) and key in _spellings(others):
+                    raise ValueError(f'gives "{key}" to {name}, but {other} has it')
+
+
+def _meet(name: str, other: str) -> bool:
+    """Whether two commands can be asked for in the same place: by the first part of their ids."""
+    places = {name.split(".")[0], other.split(".")[0]}
+    everywhere = "app" in places and not places & _MODAL
+    return len(places) == 1 or everywhere or any(places <= group for group in _TOGETHER)

@@ -1,35 +1,70 @@
-"""The command palette's entries: every command of the key table, found by its words."""
+"""The command palette's entries: every command that can be given on the screen below it, then the themes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.app import ComposeResult
+from textual.command import CommandInput, CommandPalette, DiscoveryHit, Hit, Hits, Provider
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import LoadingIndicator
 
-from tui.keymap import RUN_KEYS, Key
+from tui.keys.active import Offer, commands
+from tui.widgets.marked_list import MarkedCommands
+
+if TYPE_CHECKING:
+    from tui.habits import Habits
+
+Entry = tuple[str, str, str, Callable[[], Any]]
 
 
-class RunPalette(Provider):
-    """Offers the run screen's commands; an empty search lists them all, with their keys."""
+class Commands(Provider):
+    """Offers what can be done here; an empty search lists it all, with its keys."""
 
     async def discover(self) -> Hits:
-        """Every command that can be given now, in the order of the table."""
-        for key in self._keys():
-            yield DiscoveryHit(key.label, partial(self._do, key.action), help=f"{key.help}  ({key.display})")
+        """Every command that can be given now, the focused pane's first."""
+        entries = list(self._entries())
+        widest = max((len(name) for name, *_ in entries), default=0)
+        for name, words, keys, do in entries:
+            said = Content.assemble((f"{name:<{widest}}  ", "bold"), words, _key(keys))
+            yield DiscoveryHit(said, do, text=name)
 
     async def search(self, query: str) -> Hits:
         """Commands whose name or help has the words."""
         matcher = self.matcher(query)
-        for key in self._keys():
-            text = f"{key.label}: {key.help}"
+        for name, words, keys, do in self._entries():
+            text = f"{name}: {words}"
             score = matcher.match(text)
             if score > 0:
-                yield Hit(score, matcher.highlight(text), partial(self._do, key.action), help=f"key {key.display}")
+                yield Hit(score, Content.assemble(matcher.highlight(text), _key(keys)), do, text=text)
 
-    def _keys(self) -> list[Key]:
-        """The rows that can be done now: a run that is over takes no commands."""
-        possible = [key for key in RUN_KEYS if self.screen.check_action(key.action.split("(")[0], ())]
-        return [key for key in possible if key.palette]
+    def _entries(self) -> Iterator[Entry]:
+        """Name, words, keys and what is done, of each entry."""
+        for offer in commands(self.screen):
+            yield offer.label, offer.help, offer.shown, partial(self._do, offer)
+        app = cast("Habits", self.app)
+        for name in app.theme_names:
+            yield f"Theme {name}", "Change the colours, and keep them", "", partial(app.choose_theme, name)
 
-    async def _do(self, action: str) -> None:
-        await self.app.screen.run_action(action)
+    async def _do(self, offer: Offer) -> None:
+        await self.app.run_action(offer.action, offer.node)
+
+
+def _key(keys: str) -> str:
+    return f"  ({keys})" if keys else ""
+
+
+class Palette(CommandPalette):
+    """Textual's palette with a list whose chosen line has a sign, and without a picture of a magnifying glass."""
+
+    def compose(self) -> ComposeResult:
+        """The line to type in, the list below it."""
+        with Vertical(id="--container"):
+            with Horizontal(id="--input"):
+                yield CommandInput(placeholder="Words of a command", select_on_focus=False)
+            with Vertical(id="--results"):
+                yield MarkedCommands()
+                yield LoadingIndicator()

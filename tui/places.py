@@ -1,4 +1,4 @@
-"""Where a run's files are: in its own folder, by their names.
+"""Where files are: a run's in its own folder, by their names; the program's own where it is installed.
 
 Event files name full paths. A run's folder may have been moved since, or come from someone else, so of a path only
 the last part is believed, and only as a name in the folder that the user named.
@@ -9,6 +9,14 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 
 from engine.files import RunFolder
+
+SHIPPED = Path(__file__).resolve().parents[1] / "engine"
+"""The demonstration's pictures are in there: a part of the program, and the same for everybody."""
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether a file is a part of the program, so that nothing may be written to it or beside it."""
+    return path.resolve().is_relative_to(SHIPPED)
 
 
 def lora_in(folder: Path, path: str) -> Path:

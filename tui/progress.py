@@ -60,6 +60,11 @@ class Progress:
         self._clear()
         self._write(f"{stamp} {text}\n")
 
+    def hush(self) -> None:
+        """Show nothing any more; safe in a signal handler."""
+        self._quiet = True
+        self._shown = ""
+
     def close(self) -> None:
         """Take the bar away."""
         self._clear()
@@ -87,10 +92,10 @@ class Progress:
 
     @contextlib.contextmanager
     def _while_read(self) -> Iterator[None]:
-        """Without a reader (``kiln train ... 2>&1 | head``) there is nobody to show anything to."""
+        """Without a reader (``kiln train ... 2>&1 | head``, a terminal that is gone) nothing need be shown."""
         try:
             yield
-        except BrokenPipeError:
+        except OSError:
             self._quiet = True
             self._shown = ""
 

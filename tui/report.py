@@ -13,6 +13,10 @@ from tui.places import lora_in, sample_in
 from tui.units import duration, short_time, size
 from tui.view import RunView
 
+Color = tuple[int, int, int]
+Points = tuple[Sequence[float], Sequence[float]]
+"""Positions and values of a curve."""
+
 PLOT_POINTS = 120
 """plotext's cost grows with the points; one mean for each column shows as much."""
 
@@ -46,30 +50,52 @@ def _files(view: RunView, folder: Path) -> list[str]:
 
 
 def loss_plot(courses: Mapping[str, Sequence[float]], width: int = 78, height: int = 14, unicode: bool = True) -> str:
-    """A plot of one or more loss courses over their steps, without colours.
+    """A plot of one or more loss courses, one value for each step, without colours; see :func:`curves_plot`."""
+    return curves_plot({name: decimated(losses) for name, losses in courses.items()}, width, height, unicode)
+
+
+def curves_plot(
+    curves: Mapping[str, Points], width: int, height: int, unicode: bool = True, colors: Sequence[Color] = ()
+) -> str:
+    """A plot of losses over steps, the curves told apart by their signs.
 
     Args:
-        courses: losses by name, one for each step.
+        curves: steps and losses by name; plotext's cost grows with their number.
         width: of the text, in characters.
         height: in lines.
         unicode: braille dots; else plain characters.
+        colors: of the curves, red, green and blue; the text then has escape sequences of plotext's making.
     """
     import plotext
 
     plotext.clear_figure()
     plotext.theme("clear")
+    plotext.limit_size(False, False)
     plotext.plot_size(width, height)
     markers = ["braille", "dot", "o", "+", "x"] if unicode else ["*", "o", "+", "x"]
-    for number, (name, losses) in enumerate(courses.items()):
-        steps, means = decimated(losses)
-        label = name if len(courses) > 1 else None
-        plotext.plot(steps, means, marker=markers[number % len(markers)], label=label)
+    for number, (name, (steps, losses)) in enumerate(curves.items()):
+        label = name if len(curves) > 1 else None
+        color = colors[number % len(colors)] if colors else None
+        plotext.plot(list(steps), list(losses), marker=markers[number % len(markers)], label=label, color=color)
+    ticks = whole_ticks(max((steps[-1] for steps, _ in curves.values() if len(steps)), default=0), width // 12)
+    plotext.xticks(ticks, [str(tick) for tick in ticks])
     plotext.xlabel("step")
     plotext.ylabel("loss")
-    text: str = plotext.uncolorize(plotext.build())
+    text: str = plotext.build()
+    if not colors:
+        text = plotext.uncolorize(text)
     if not unicode:
         text = text.translate(_ASCII_FRAME)
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def whole_ticks(last: float, most: int) -> list[int]:
+    """At most ``most`` round whole steps up to ``last``, evenly apart."""
+    apart = 1
+    while last / apart > max(1, most):
+        # 1, 2, 5, 10, 20, 50 and so on: after a two comes a five.
+        apart = apart * 5 // 2 if str(apart).startswith("2") else apart * 2
+    return list(range(apart, int(last) + 1, apart))
 
 
 _ASCII_FRAME = str.maketrans("┌┐└┘├┤┬┴┼─│", "+++++++++-|")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import re
+import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.files import RunFolder, slug
+from engine.files import RunFolder, is_run_of
 from engine.text import safe_text
 from tui.bridge import view_of
-from tui.view import LIVE_STATES, RunView
+from tui.elsewhere import holder_of
+from tui.view import LIVE_STATES, RESUMABLE_STATES, RunView
 
 
 @dataclass(frozen=True)
@@ -36,34 +37,35 @@ class RunSummary:
         return asdict(self)
 
 
-def list_runs(runs_dir: Path) -> list[RunSummary]:
-    """Every run below ``runs_dir``, the newest last.
+def list_runs(*places: Path) -> list[RunSummary]:
+    """Every run in ``places``, the newest last.
 
     Raises:
         RunError: there is no such folder, or it cannot be read.
     """
-    try:
-        folders = [item for item in runs_dir.iterdir() if _is_run(item)]
-    except OSError as err:
-        raise RunError(
-            "No runs there", f"{safe_text(runs_dir)}: {err.strerror}", "Name the folder: kiln runs DIR."
-        ) from err
+    folders: list[Path] = []
+    for place in places:
+        try:
+            folders += [item for item in place.iterdir() if is_run(item)]
+        except OSError as err:
+            raise RunError(
+                "No runs there", f"{safe_text(place)}: {err.strerror}", "Name the folder: kiln runs DIR."
+            ) from err
     return sorted((summary(folder) for folder in folders), key=lambda run: (run.started_at, run.name))
 
 
-def find_run(runs_dir: Path, name: str) -> Path:
-    """A run's folder by its name in ``runs_dir``, or by its path.
+def find_run(places: Sequence[Path], name: str) -> Path:
+    """A run's folder by its name in one of ``places``, or by its path.
 
     Raises:
         RunError: there is none.
     """
-    for folder in (runs_dir / name, Path(name)):
-        if _is_run(folder):
+    for folder in (*(place / name for place in places), Path(name)):
+        if is_run(folder):
             return folder
-    known = ", ".join(run.name for run in list_runs(runs_dir)) if runs_dir.is_dir() else ""
-    raise RunError(
-        "There is no such run", f"{safe_text(name)} in {safe_text(runs_dir)}", f"There are: {known}" if known else ""
-    )
+    known = ", ".join(run.name for run in list_runs(*filter(Path.is_dir, places)))
+    where = " or ".join(safe_text(place) for place in places)
+    raise RunError("There is no such run", f"{safe_text(name)} in {where}", f"There are: {known}" if known else "")
 
 
 def summary(folder: Path) -> RunSummary:
@@ -72,7 +74,11 @@ def summary(folder: Path) -> RunSummary:
     Raises:
         RunError: its events cannot be read.
     """
-    view = read_view(folder)
+    return summed(folder, read_view(folder))
+
+
+def summed(folder: Path, view: RunView) -> RunSummary:
+    """Sum up one run whose events are folded already."""
     smooth = view.courses.smoothed[0].course
     return RunSummary(
         name=folder.name,
@@ -85,8 +91,21 @@ def summary(folder: Path) -> RunSummary:
         loss=smooth[-1] if smooth and smooth[-1] == smooth[-1] else None,
         elapsed_s=view.done.elapsed_s if view.done is not None else view.active_s,
         started_at=view.started_at or view.last_time,
-        loras=tuple(str(path) for path in sorted(folder.glob("*.safetensors"))),
+        loras=tuple(str(path) for path, _ in lora_files(folder)),
     )
+
+
+def lora_files(folder: Path) -> list[tuple[Path, int]]:
+    """A run's LoRA files with their sizes, the newest last.
+
+    By their time: names count epochs here and steps there.
+    """
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with contextlib.suppress(OSError):  # removed since it was listed
+            info = path.stat()
+            found.append((info.st_mtime_ns, path, info.st_size))
+    return [(path, size) for _, path, size in sorted(found)]
 
 
 def read_view(folder: Path) -> RunView:
@@ -108,10 +127,9 @@ def latest_unfinished(runs_dir: Path, name: str) -> Path:
     Raises:
         RunError: there is none.
     """
-    pattern = re.compile(re.escape(slug(name)) + r"(-\d+)?")
-    named = [run for run in list_runs(runs_dir) if pattern.fullmatch(run.name)]
+    named = [run for run in list_runs(runs_dir) if is_run_of(name, run.name)]
     for run in reversed(named):
-        if run.state in ("stopped", "failed", "interrupted"):
+        if run.state in RESUMABLE_STATES:
             return Path(run.folder)
     found = ", ".join(f"{run.name} ({run.state})" for run in named) or "no run of that name"
     raise RunError(
@@ -121,24 +139,13 @@ def latest_unfinished(runs_dir: Path, name: str) -> Path:
     )
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a run's configuration stands in ``folder``."""
     return not folder.name.startswith(".") and folder.is_dir() and RunFolder(folder).config.is_file()
 
 
 def _state(folder: Path, view: RunView) -> str:
     """The run's state; "interrupted" when it ended without saying so (a crash, a power cut)."""
-    if view.state in LIVE_STATES and not _is_held(RunFolder(folder).lock):
+    if view.state in LIVE_STATES and not holder_of(RunFolder(folder).lock):
         return "interrupted"
     return view.state
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a process holds the run's lock."""
-    try:
-        with open(lock, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from rich.cells import cell_len
+from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 from textual.content import Content
@@ -26,8 +27,14 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"
 )
-# What Textual's own widgets draw: the parts of a scroll bar, an ellipsis.
-_LIKE_ASCII = str.maketrans(dict.fromkeys("▁▂▃▄▅▆▇█▏▎▍▌▋▊▉", " ") | {"…": "."})
+# What Textual's own widgets draw: the parts of a scroll bar, frames, an ellipsis.
+_LIKE_ASCII = str.maketrans(
+    dict.fromkeys("▁▂▃▄▅▆▇█▏▎▍▌▋▊▉▔▕", " ")
+    | dict.fromkeys("─━═", "-")
+    | dict.fromkeys("│┃║", "|")
+    | dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯┏┓┗┛", "+")
+    | {"…": "."}
+)
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 
 
@@ -63,6 +70,17 @@ def install_backstop(ascii_terminal: bool = False) -> None:
     if _Backstop.original is None:
         _Backstop.original = Strip.render
         Strip.render = _guarded_render  # type: ignore[method-assign,assignment]
+        Strip.render_style = classmethod(_render_style)  # type: ignore[method-assign,assignment]
+
+
+def _render_style(cls: type[Strip], style: Style, text: str, color_system: ColorSystem) -> str:
+    """Text in the colours that this terminal has.
+
+    Rich's styles keep the codes they were first written with; a host writes to terminals of other colours later. No
+    hyperlinks: we make none.
+    """
+    codes = cls.render_ansi(style, color_system)
+    return f"\x1b[{codes}m{text}\x1b[0m" if codes else text
 
 
 def _guarded_render(strip: Strip, console: Any) -> str:

@@ -1,4 +1,4 @@
-"""Signals from outside: SIGINT and SIGTERM (and SIGHUP, a lost terminal) mean save and stop, never die at once.
+"""Signals from outside: SIGINT and SIGTERM mean save and stop, never die at once; SIGHUP is a lost terminal.
 
 Used by the screen and by the headless commands alike. The handler only notes the signal and calls one function that
 must not block (``run.submit(StopNow())`` is safe in a handler); the process then ends in its own time with the exit
@@ -8,12 +8,11 @@ code that shells expect, 128 + the signal's number.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
 
-STOP_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM) + (
-    (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
-)
+STOP_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends commands that have nothing to go on with once their terminal is gone."""
 
 
 def exit_code_of(signum: int) -> int:
@@ -29,8 +28,9 @@ class StopSignals:
     the former handlers return on exit.
     """
 
-    def __init__(self, on_signal: Callable[[int], None]) -> None:
+    def __init__(self, on_signal: Callable[[int], None], numbers: Iterable[signal.Signals] = STOP_SIGNALS) -> None:
         self._on_signal = on_signal
+        self._numbers = tuple(numbers)
         self._former: dict[signal.Signals, object] = {}
         self.received: int | None = None
         self.count = 0
@@ -41,7 +41,7 @@ class StopSignals:
         return None if self.received is None else exit_code_of(self.received)
 
     def __enter__(self) -> StopSignals:
-        for number in STOP_SIGNALS:
+        for number in self._numbers:
             if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, or in the background of a script
                 self._former[number] = signal.signal(number, self._handle)
         return self

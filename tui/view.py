@@ -10,32 +10,37 @@ Units: seconds, GiB, steps and epochs counted from 1.
 from __future__ import annotations
 
 import math
-from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from statistics import fmean, median
 
 from engine.events import (
+    CaptionsTaken,
     CheckpointSaved,
     Entry,
     EpochDone,
+    Foreseen,
     Log,
+    MemoryHeld,
     MemorySampled,
+    Probed,
     Progress,
     RunDone,
     RunFailed,
     RunStarted,
     SampleSaved,
+    Slowed,
     StateChanged,
     StepDone,
+    SteppedDown,
     StopPlanned,
 )
 from engine.text import safe_text
-from tui.units import duration, size
-
-SMOOTHINGS = (0.98, 0.9, 0.995)
-"""Betas of the smoothed losses kept; the first is shown unless asked otherwise."""
+from tui.courses import SMOOTHINGS as SMOOTHINGS
+from tui.courses import Courses
+from tui.courses import Smoothed as Smoothed
+from tui.units import duration, short_time, size
 
 LOG_LINES = 2000
 MEMORY_POINTS = 3600
@@ -45,66 +50,19 @@ RECENT_STEPS = 40
 LONGEST_SILENCE_S = 60.0
 """A longer gap between two events is a process that was not there (a crash, a suspended machine): not counted."""
 
+RESUMABLE_STATES = frozenset({"stopped", "failed", "interrupted"})
+"""How a run that can be gone on with has ended; interrupted is one that did not say so."""
+
 LIVE_STATES = frozenset(
     {"new", "preparing", "caching", "loading", "training", "paused", "released", "sampling", "saving"}
 )
 BUSY_STATES = frozenset({"training", "sampling", "saving", "finished", "stopped", "failed"})
 """States that come and go with every epoch, or that another line tells of: not worth a log line of their own."""
 
+NEARLY_FULL_GB = 0.3
+"""A probe that leaves less of the card is worth a warning: what others take in a moment would be missing."""
+
 HELD_STATES = frozenset({"paused", "released"})
-
-
-@dataclass
-class Smoothed:
-    """A bias-corrected exponential moving average and its course, advanced by one multiply per step."""
-
-    beta: float
-    course: array[float] = field(default_factory=lambda: array("d"))
-    _sum: float = 0.0
-    _weight: float = 0.0
-
-    def add(self, value: float) -> None:
-        """Append the average after ``value``; a value that is not finite leaves it where it was."""
-        if math.isfinite(value):
-            self._sum = self.beta * self._sum + (1 - self.beta) * value
-            self._weight = self.beta * self._weight + (1 - self.beta)
-        self.course.append(self._sum / self._weight if self._weight else math.nan)
-
-
-@dataclass
-class Courses:
-    """Per-step values as growing columns, index-aligned; plots copy them to numpy in one go."""
-
-    step: array[int] = field(default_factory=lambda: array("q"))
-    loss: array[float] = field(default_factory=lambda: array("d"))
-    lr: array[float] = field(default_factory=lambda: array("d"))
-    grad_norm: array[float] = field(default_factory=lambda: array("d"))
-    step_s: array[float] = field(default_factory=lambda: array("d"))
-    smoothed: tuple[Smoothed, ...] = field(default_factory=lambda: tuple(Smoothed(beta) for beta in SMOOTHINGS))
-
-    def add(self, event: StepDone) -> None:
-        """Append one step."""
-        self.step.append(event.step)
-        self.loss.append(event.loss)
-        self.lr.append(event.lr)
-        self.grad_norm.append(event.grad_norm)
-        self.step_s.append(event.step_s)
-        for smoothed in self.smoothed:
-            smoothed.add(event.loss)
-
-    def cut_after(self, step: int) -> None:
-        """Forget steps later than ``step``: a resumed run does them again."""
-        keep = len(self.step)
-        while keep and self.step[keep - 1] > step:
-            keep -= 1
-        if keep == len(self.step):
-            return
-        for column in (self.step, self.loss, self.lr, self.grad_norm, self.step_s):
-            del column[keep:]
-        self.smoothed = tuple(Smoothed(beta) for beta in SMOOTHINGS)
-        for loss in self.loss:
-            for smoothed in self.smoothed:
-                smoothed.add(loss)
 
 
 @dataclass(frozen=True)
@@ -172,6 +130,15 @@ class RunView:
     samples: list[SampleSaved] = field(default_factory=list)
 
     memory: MemorySampled | None = None
+    memory_held: MemoryHeld | None = None
+    stepped_down: list[SteppedDown] = field(default_factory=list)
+    """What was changed when memory ran out, oldest first; a setting's last entry is what counts."""
+    """How the run's own memory splits up, as last told."""
+    probed: Probed | None = None
+    foreseen: Foreseen | None = None
+    """What had been forecast for that which the probe measured."""
+    slowed: Slowed | None = None
+    """Why steps take longer than they did; None while they do not."""
     memory_course: deque[MemoryPoint] = field(default_factory=lambda: deque(maxlen=MEMORY_POINTS))
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
 
@@ -179,6 +146,8 @@ class RunView:
     """Lines ever logged; more than ``log`` keeps."""
 
     stop_epoch: int = 0
+    captions_taken: dict[str, int] = field(default_factory=dict)
+    """Epoch from which a picture's edited caption counts, by the picture's path; a resumed run tells it again."""
     failure: RunFailed | None = None
     done: RunDone | None = None
 
@@ -232,6 +201,17 @@ class RunView:
         )
 
     @property
+    def step_halves(self) -> tuple[float, float, float] | None:
+        """Medians of the recent steps' forward and backward times and of their waits for copies; None if untold."""
+        if not self.recent or not self.recent[-1].forward_s:
+            return None
+        return (
+            median(step.forward_s for step in self.recent),
+            median(step.backward_s for step in self.recent),
+            median(step.stall_s for step in self.recent),
+        )
+
+    @property
     def eta_s(self) -> float | None:
         """Time to :attr:`goal_step` when the run is not held, with an epoch's share of sampling and saving."""
         if not self.live or self.step_s is None or not self.steps:
@@ -270,6 +250,8 @@ def fold(view: RunView, entry: Entry) -> None:
     elif isinstance(event, MemorySampled):
         view.memory = event
         view.memory_course.append(MemoryPoint(at, event.vram_used_gb, event.host_used_gb, event.process_gb))
+    elif isinstance(event, MemoryHeld):
+        view.memory_held = event
     elif isinstance(event, Progress):
         view.stages[event.stage] = Stage(event.stage, event.done, event.total, event.detail)
         view.stage = event.stage
@@ -306,7 +288,7 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
     view.epochs, view.steps, view.images = event.epochs, event.steps, event.images
     view.resumed_step = view.step = event.resumed_step
     view.started_at = view.started_at or at
-    view.failure = view.done = None
+    view.failure = view.done = view.slowed = None
     view.stop_epoch = view.session_epochs = 0
     view.overhead_s = 0.0
     view.recent.clear()
@@ -340,11 +322,27 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         # A step that is done again draws its pictures again, into the same files.
         view.samples = [*(sample for sample in view.samples if sample.path != event.path), event]
         _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
+    elif isinstance(event, SteppedDown):
+        view.stepped_down.append(event)  # the log has it in words of its own
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")
+    elif isinstance(event, CaptionsTaken):
+        view.captions_taken |= dict.fromkeys(event.names, event.epoch)
+        _log(view, at, "info", _taken_text(event))
     elif isinstance(event, Log):
         _log(view, at, event.level, event.text)
+    elif isinstance(event, Probed):
+        view.probed, view.foreseen = event, None
+    elif isinstance(event, Foreseen):
+        view.foreseen = event
+        if view.probed is not None:
+            full = 0 < view.probed.total_gb < view.probed.peak_gb + NEARLY_FULL_GB
+            words = "; the card is full" if full else ""
+            _log(view, at, "warning" if full else "info", comparison(view.probed, event) + words)
+    elif isinstance(event, Slowed):
+        view.slowed = event if event.factor > 1 else None
+        _log(view, at, "warning" if view.slowed else "info", event.text)
     elif isinstance(event, RunFailed):
         view.failure = event
         view.state = "failed"
@@ -353,6 +351,27 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         view.done = event
         view.state = event.reason
         _log(view, at, "info", f"{event.reason} at step {event.step} after {duration(event.elapsed_s)}")
+
+
+def comparison(probed: Probed, foreseen: Foreseen) -> str:
+    """What the probe of the largest bucket measured, against its forecast."""
+    total = f" of {probed.total_gb:.1f}" if probed.total_gb else ""
+    words = f"probe of {probed.width}x{probed.height}: peak {probed.peak_gb:.1f}{total} GB"
+    pace = f"{short_time(probed.step_s)} a step"
+    if not foreseen.peak_gb and not foreseen.step_s:
+        return f"{words}, {pace}; no forecast: {foreseen.basis}"
+    if foreseen.peak_gb:
+        words += f", forecast {foreseen.peak_gb:.1f} ({probed.peak_gb / foreseen.peak_gb - 1:+.1%})"
+    if foreseen.step_s:
+        pace += f", forecast {short_time(foreseen.step_s)} ({probed.step_s / foreseen.step_s - 1:+.0%})"
+    return f"{words}; {pace}" + (f"; forecast by {foreseen.basis}" if foreseen.basis else "")
+
+
+def _taken_text(event: CaptionsTaken) -> str:
+    shown = ", ".join(PurePath(name).name for name in event.names[:3])
+    more = f" and {len(event.names) - 3} more" if len(event.names) > 3 else ""
+    counts = "caption counts" if len(event.names) == 1 else "captions count"
+    return f"edited {counts} from epoch {event.epoch}: {shown}{more}"
 
 
 def _log(view: RunView, at: float, level: str, text: str) -> None:

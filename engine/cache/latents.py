@@ -4,31 +4,36 @@ Takes views (a picture, where it is cropped, whether it is mirrored), gives the 
 :class:`~engine.cache.store.Store`. The autoencoder is loaded only when something is missing, and is gone from the
 GPU before the transformer arrives.
 
-Pictures are encoded one at a time. Kernels round differently for other batch sizes, and a run killed while caching
-would batch the rest differently: so a latent depends on its key alone, and the resumed run is bit-identical. The
-next pictures are decoded meanwhile, in the decoder's own process.
+Pictures of one bucket are encoded in batches. Kernels round differently for other batch sizes, so a batch's size is
+a function of its bucket alone (short ones are filled up with grey), it is in the key, and which pictures share a
+batch follows from the set of views: never from what stands in the cache. A batch of which some are missing is
+encoded again whole. So a run killed while caching and resumed holds the same bits. The next pictures are decoded
+meanwhile, in processes of their own.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.cache.stage import ProgressFn, Stage, StopFn, out_of_memory
+from engine.cache.stage import NoteFn, ProgressFn, Stage, StopFn, with_patience
 from engine.cache.store import Store, content_key
 from engine.config import DatasetConfig
-from engine.dataset.buckets import Placement
-from engine.dataset.decoder import Decoder
+from engine.dataset.buckets import Placement, jpeg_reduction
 from engine.dataset.scan import Sample
 from engine.errors import DatasetError
+from engine.memory.exhaustion import first_line, ran_out
 from engine.models.weights import free_gpu
 from engine.text import safe_text
 
@@ -38,8 +43,26 @@ if TYPE_CHECKING:
 LATENTS_VERSION = 1
 """Raised when pixels or latents of the same key would come out differently (resize, crop, scaling, layout)."""
 
-DECODE_AHEAD = 3
-"""Pictures decoded before they are needed; 12 MB each at 2048 px."""
+BATCH_PIXELS = 2**20
+"""A batch has as many pixels as one picture of 1024 x 1024, so no smaller resolution needs more memory than that."""
+
+MOST_IN_BATCH = 16
+
+AHEAD_BYTES = 256 * 2**20
+"""Decoded pictures that wait for the encoder, in bytes, where more than one for each decoder is to wait."""
+
+
+class Pixels(Protocol):
+    """What decodes: :class:`~engine.dataset.decoder_pool.DecoderPool`, or one decoder."""
+
+    workers: int
+    """Pictures that are decoded side by side."""
+
+    def pixels(
+        self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1
+    ) -> NDArray[np.uint8]:
+        """Pixels (bucket_h, bucket_w, 3), uint8; see :meth:`engine.dataset.decoder.Decoder.pixels`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,9 +74,20 @@ class View:
     flip: bool = False
 
 
+def batch_size(placement: Placement) -> int:
+    """Pictures of this bucket that are encoded together; for one of 1024 px and more each is alone."""
+    return max(1, min(MOST_IN_BATCH, BATCH_PIXELS // (placement.bucket_w * placement.bucket_h)))
+
+
 def latent_key(view: View, config: DatasetConfig, encoder_fingerprint: str) -> str:
     """The cache key of a view: the file's bytes, placement, mirroring, background, encoder and method."""
     place = view.placement
+    method: dict[str, int] = {}
+    # Named where they are not 1, as they were before there was a choice: what was cached then is still right.
+    if (together := batch_size(place)) > 1:
+        method["batch"] = together
+    if (reduction := _reduction(view)) > 1:
+        method["reduction"] = reduction
     return content_key(
         kind="latents",
         version=LATENTS_VERSION,
@@ -64,18 +98,25 @@ def latent_key(view: View, config: DatasetConfig, encoder_fingerprint: str) -> s
         flip=view.flip,
         background=config.background,
         encoder=encoder_fingerprint,
+        **method,
     )
+
+
+def _reduction(view: View) -> int:
+    sample = view.sample
+    return jpeg_reduction(sample.format, sample.width, sample.height, view.placement)
 
 
 def cache_latents(
     views: Sequence[View],
     config: DatasetConfig,
     store: Store,
-    decoder: Decoder,
+    decoder: Pixels,
     load_encoder: Callable[[], Autoencoder],
     fingerprint: str,
     progress: ProgressFn,
     should_stop: StopFn,
+    note: NoteFn = lambda _: None,
 ) -> dict[View, str]:
     """Make sure that the latents of every view stand in the store, whole.
 
@@ -88,6 +129,7 @@ def cache_latents(
         fingerprint: the encoder's, known without loading it.
         progress: called per entry, found or encoded.
         should_stop: asked between pictures.
+        note: told if memory does not hold a batch, and pictures go one at a time.
 
     Returns:
         The key of each view; after a stop only of those whose latents stand in the store.
@@ -103,26 +145,50 @@ def cache_latents(
 
     def decode(key: str) -> np.ndarray:
         view = first[key]
-        pixels = decoder.pixels(view.sample.path, view.placement, config.background, view.flip)
+        pixels = decoder.pixels(view.sample.path, view.placement, config.background, view.flip, _reduction(view))
         if latent_key(view, config, fingerprint) != key:
             raise _changed(view.sample)
         return pixels
 
     stage = Stage(store, names, progress, should_stop)
-    missing = stage.missing()
-    if missing:
+    missing = set(stage.missing())
+
+    def encode(_sparing: bool) -> None:
+        left = missing - stage.ready
+        batches = [batch for batch in _batches(first) if not left.isdisjoint(batch.keys)]
         encoder = load_encoder()
         try:
-            # Like sizes together: memory and kernels are set up once for each.
-            missing.sort(key=lambda key: (first[key].placement.bucket_h, first[key].placement.bucket_w))
-            _encode_missing(missing, stage, decode, encoder)
-        except torch.OutOfMemoryError as err:
-            raise out_of_memory("Encoding the pictures", err) from err
+            _Work(stage, encoder, decode, decoder.workers, note).encode(batches, left)
         finally:
             encoder.to("cpu")
             del encoder
             free_gpu()
+
+    if missing:
+        with_patience(encode, "Encoding the pictures", note)
     return {view: key for view, key in keys.items() if key in stage.ready}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures of one bucket, by their keys, that are encoded together; ``size`` rows with those filled up."""
+
+    keys: tuple[str, ...]
+    size: int
+    pixels: int
+
+
+def _batches(first: Mapping[str, View]) -> Iterator[_Batch]:
+    """All batches of these views. Keys are digests of content: their order knows no file names and no seed."""
+
+    def bucket(key: str) -> tuple[int, int]:
+        return first[key].placement.bucket_h, first[key].placement.bucket_w
+
+    for (height, width), group in groupby(sorted(first, key=lambda key: (bucket(key), key)), bucket):
+        keys = list(group)
+        size = batch_size(first[keys[0]].placement)
+        for start in range(0, len(keys), size):
+            yield _Batch(tuple(keys[start : start + size]), size, height * width)
 
 
 def _changed(sample: Sample) -> DatasetError:
@@ -134,36 +200,101 @@ def _changed(sample: Sample) -> DatasetError:
     )
 
 
-def _encode_missing(
-    missing: list[str], stage: Stage, decode: Callable[[str], np.ndarray], encoder: Autoencoder
-) -> None:
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        for key, pixels in _decoded(missing, stage, pool, decode):
-            stage.put(key, encode_pixels(pixels, encoder))
+Latents = tuple[str, dict[str, Tensor]]
+"""The key of an entry and what is stored under it."""
 
 
-def _decoded(
-    missing: list[str], stage: Stage, pool: ThreadPoolExecutor, decode: Callable[[str], np.ndarray]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Keys and pixels (H, W, 3) uint8, in order, decoded a few ahead; ends early on a stop."""
-    waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
-    todo = iter(missing)
-    try:
-        while not stage.stopped():
-            for key in islice(todo, DECODE_AHEAD - len(waiting)):
-                waiting.append((key, pool.submit(decode, key)))
-            if not waiting:
-                return
-            key, pixels = waiting.popleft()
-            yield key, pixels.result()
-    finally:
-        for _, pixels in waiting:
-            pixels.cancel()
+class _Work:
+    """One pass over batches: decoders ahead, the encoder behind, entries as they come."""
+
+    def __init__(
+        self, stage: Stage, encoder: Autoencoder, decode: Callable[[str], np.ndarray], workers: int, note: NoteFn
+    ) -> None:
+        self._stage, self._encoder, self._decode = stage, encoder, decode
+        self._workers, self._note = workers, note
+        self._alone = self._freed = False
+
+    def encode(self, batches: Sequence[_Batch], missing: set[str]) -> None:
+        """Encode ``batches`` whole and write what is missing of them; ends early on a stop."""
+        done: list[Latents] = []
+        with (
+            ThreadPoolExecutor(self._workers, thread_name_prefix="decode") as pool,
+            closing(self._decoded(batches, pool)) as pictures,
+        ):
+            for batch in batches:
+                rows = dict(islice(pictures, len(batch.keys)))
+                if len(rows) < len(batch.keys):
+                    return
+                # A GPU works on this batch while the one before it is written.
+                found = self._latents(list(rows.values()), batch.size)
+                if not self._write(done, missing):
+                    return
+                done = [
+                    (key, {name: tensor.cpu() for name, tensor in each.items()})
+                    for key, each in zip(batch.keys, found, strict=True)
+                ]
+            self._write(done, missing)
+
+    def _write(self, done: Sequence[Latents], missing: set[str]) -> bool:
+        """Write what is missing of a batch; False after a stop."""
+        for key, latents in done:
+            if key in missing:
+                if self._stage.stopped():
+                    return False
+                self._stage.put(key, latents)
+        return True
+
+    def _decoded(
+        self, batches: Sequence[_Batch], pool: ThreadPoolExecutor
+    ) -> Generator[tuple[str, np.ndarray], None, None]:
+        """Keys and pixels (H, W, 3) uint8, in order, decoded ahead while memory allows; ends early on a stop."""
+        waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
+        room = AHEAD_BYTES // max(3 * batch.pixels for batch in batches)
+        ahead = max(self._workers, min(2 * self._workers + MOST_IN_BATCH, room))
+        todo = (key for batch in batches for key in batch.keys)
+        try:
+            while not self._stage.stopped():
+                for key in islice(todo, ahead - len(waiting)):
+                    waiting.append((key, pool.submit(self._decode, key)))
+                if not waiting:
+                    return
+                key, pixels = waiting.popleft()
+                yield key, pixels.result()
+        finally:
+            for _, pixels in waiting:
+                pixels.cancel()
+
+    def _latents(self, pictures: list[np.ndarray], size: int) -> list[dict[str, Tensor]]:
+        """Latents of a batch; one at a time from where the device's memory did not hold a batch, all else freed."""
+        while not self._alone:
+            try:
+                return encode_pixels(pictures, size, self._encoder)
+            except RuntimeError as err:
+                if size == 1 or not ran_out(err):
+                    raise
+                reason = first_line(err)
+            free_gpu()
+            if not self._freed:
+                self._freed = True  # kept in mind for all batches: what must be freed for each holds none
+                continue
+            self._alone = True
+            self._note(
+                f"The GPU's memory does not hold {size} pictures at once; they are encoded one at a time, which is "
+                f"slower and may round the last digits of their latents differently: {reason}"
+            )
+        return [latents for picture in pictures for latents in encode_pixels([picture], 1, self._encoder)]
 
 
-def encode_pixels(pixels: np.ndarray, encoder: Autoencoder) -> dict[str, Tensor]:
-    """Latents of one picture: pixels (H, W, 3) uint8 to ``mean`` and ``std`` (16, h, w) float32 on the CPU."""
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+def encode_pixels(pictures: Sequence[np.ndarray], size: int, encoder: Autoencoder) -> list[dict[str, Tensor]]:
+    """Latents of pictures (H, W, 3) uint8 of one bucket, in a batch of ``size`` rows that grey ones fill up.
+
+    Returns:
+        For each picture ``mean`` and ``std`` (16, h, w), float32, where the encoder is.
+    """
+    height, width, _ = pictures[0].shape
+    rows = torch.zeros(size, 3, height, width)
+    for row, pixels in zip(rows, pictures, strict=False):
+        row.copy_(torch.from_numpy(pixels).permute(2, 0, 1)).div_(127.5).sub_(1.0)
     with torch.no_grad():
-        mean, std = encoder.encode(image)
-    return {"mean": mean[0].float().cpu(), "std": std[0].float().cpu()}
+        mean, std = (found.float() for found in encoder.encode(rows))
+    return [{"mean": mean[row], "std": std[row]} for row in range(len(pictures))]

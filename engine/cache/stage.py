@@ -11,12 +11,17 @@ from torch import Tensor
 
 from engine.cache.store import Store
 from engine.errors import CacheError
+from engine.memory.exhaustion import first_line, ran_out
+from engine.models.weights import free_gpu
 
 ProgressFn = Callable[[int, int, str], None]
-"""Told (done, total, safe name of the entry) as a stage advances."""
+"""Told (done, total, safe name of the entry or of the work at hand) as a stage advances."""
 
 StopFn = Callable[[], bool]
 """Asked between entries; True ends the stage early."""
+
+NoteFn = Callable[[str], None]
+"""Told, once a stage, what is worth a line in the log."""
 
 
 class Stage:
@@ -57,6 +62,10 @@ class Stage:
         self.store.put(key, tensors, what=self.names[key])
         self._done(key)
 
+    def tell(self, what: str) -> None:
+        """Tell what is being done while no entry is."""
+        self._progress(len(self.ready), len(self.names), what)
+
     def stopped(self) -> bool:
         """Whether the stage should end early."""
         return self._should_stop()
@@ -66,10 +75,39 @@ class Stage:
         self._progress(len(self.ready), len(self.names), self.names[key])
 
 
-def out_of_memory(what: str, err: BaseException) -> CacheError:
+def with_patience(work: Callable[[bool], None], what: str, note: NoteFn) -> None:
+    """Do ``work``; where memory runs out in it, free what can be freed, and do what is left of it once more.
+
+    Args:
+        work: told whether to be sparing with memory; may be called again after it broke off.
+        what: names the work, for the error.
+        note: told that there is a second attempt, and why.
+
+    Raises:
+        CacheError: memory ran out in the second attempt, too.
+    """
+    try:
+        work(False)
+        return
+    except RuntimeError as err:
+        if not ran_out(err):
+            raise
+        reason = first_line(err)
+    # Only here, without the error, is the memory free that its frames held.
+    free_gpu()
+    note(f"{what}: out of memory ({reason}); the GPU's unused memory is freed, and on with what is left")
+    try:
+        work(True)
+    except RuntimeError as err:
+        if not ran_out(err):
+            raise
+        raise _out_of_memory(what, err) from err
+
+
+def _out_of_memory(what: str, err: BaseException) -> CacheError:
     """The error for an encoder that the GPU's memory does not hold."""
     return CacheError(
         f"{what} needs more GPU memory than there is",
-        str(err).split("\n")[0],
+        f"{first_line(err)}; tried: one at a time, and again with all other memory freed",
         "Close other programs that use the GPU, lower dataset.resolution, or set training.device = cpu for caching.",
     )

@@ -2,25 +2,26 @@
 
 Takes final captions (after trigger word, shuffle and the rest), gives the key of each in a
 :class:`~engine.cache.store.Store`. The key covers the caption exactly, so one edited caption costs one embedding,
-and the encoder's fingerprint, so another encoder, tokenizer, length or mask setting redoes all. Captions are encoded
-one at a time for the reason given in :mod:`engine.cache.latents`.
+and the encoder's fingerprint, so another encoder, tokenizer, length or mask setting redoes all. All missing captions
+go to the encoder in one call, which reads its weights as few times as it can and gives each caption the bits that it
+would have alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from engine.cache.stage import ProgressFn, Stage, StopFn, out_of_memory
+from engine.cache.stage import NoteFn, ProgressFn, Stage, StopFn, with_patience
 from engine.cache.store import Store, content_key
 from engine.models.weights import free_gpu
 from engine.text import safe_text
 
 if TYPE_CHECKING:
-    from engine.models.family import TextEncoder
+    from engine.models.family import TextEmbeds, TextEncoder
 
 TEXT_VERSION = 1
 """Raised when the same caption would be encoded or stored differently."""
@@ -38,6 +39,7 @@ def cache_text(
     fingerprint: str,
     progress: ProgressFn,
     should_stop: StopFn,
+    note: NoteFn = lambda _: None,
 ) -> dict[str, str]:
     """Make sure that the embeddings of every caption stand in the store, whole.
 
@@ -48,8 +50,9 @@ def cache_text(
     Args:
         load_encoder: called once if anything is missing; its result is closed when this returns.
         fingerprint: the encoder's, known without loading it.
-        progress: called per entry, found or encoded.
-        should_stop: asked between captions.
+        progress: called per entry, found or encoded; while the encoder works, now and then with what it does.
+        should_stop: asked between captions in each layer of the encoder; what it was at is lost then.
+        note: told why the encoding was slower than it might have been.
 
     Returns:
         The key of each caption; after a stop only of those whose embeddings stand in the store.
@@ -61,26 +64,52 @@ def cache_text(
     keys = {caption: text_key(caption, fingerprint) for caption in captions}
     names = {key: _name(caption) for caption, key in keys.items()}
     stage = Stage(store, names, progress, should_stop)
-    missing = set(stage.missing())
-    if missing:
+    absent = set(stage.missing())
+
+    def encode(sparing: bool) -> None:
+        left = [caption for caption, key in keys.items() if key in absent - stage.ready]
         encoder = load_encoder()
         try:
-            for caption, key in keys.items():
-                if key in missing and not stage.stopped():
-                    stage.put(key, encode_caption(caption, encoder))
-        except torch.OutOfMemoryError as err:
-            raise out_of_memory("Encoding the captions", err) from err
+            encoder.sparing = sparing
+            _encode_missing(left, keys, stage, encoder)
+            if encoder.remark:
+                note(encoder.remark)
         finally:
             encoder.close()
             del encoder
             free_gpu()
+
+    if absent:
+        with_patience(encode, "Encoding the captions", note)
     return {caption: key for caption, key in keys.items() if key in stage.ready}
 
 
-def encode_caption(caption: str, encoder: TextEncoder) -> dict[str, Tensor]:
+class _Stopped(Exception):
+    """Ends the encoder's work from within, between two captions of a layer."""
+
+
+def _encode_missing(captions: Sequence[str], keys: dict[str, str], stage: Stage, encoder: TextEncoder) -> None:
+    shown = -1
+
+    def told(done: int, of: int) -> None:
+        nonlocal shown
+        if stage.stopped():
+            raise _Stopped
+        if done * 100 // of > shown:
+            shown = done * 100 // of
+            stage.tell(f"{shown} % of the encoder's work on {len(captions)} captions")
+
+    try:
+        for caption, embeds in zip(captions, encoder.encode_each(captions, told), strict=True):
+            stage.put(keys[caption], _entry(embeds))
+            if stage.stopped():
+                return
+    except _Stopped:
+        return
+
+
+def _entry(embeds: TextEmbeds) -> dict[str, Tensor]:
     """Embeddings of one caption on the CPU, as :func:`cache_text` stores them."""
-    with torch.no_grad():
-        embeds = encoder.encode([caption])
     states = embeds.states[0]
     wide = states if states.dtype == torch.bfloat16 else states.float()
     return {"pooled": embeds.pooled[0].float().cpu(), "states": wide.cpu(), "mask": embeds.mask[0].bool().cpu()}

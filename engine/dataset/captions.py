@@ -32,7 +32,15 @@ def read_caption(path: Path) -> str:
         DatasetError: unreadable, not a regular file, larger than 64 kB, another encoding (the detail shows the
             bytes), or control characters inside.
     """
-    data = read_limited(path, MAX_CAPTION_BYTES)
+    return caption_text(read_limited(path, MAX_CAPTION_BYTES), path).strip()
+
+
+def caption_text(data: bytes, path: Path) -> str:
+    """Decode a caption file's bytes: line ends made ``\\n``, byte-order mark gone, nothing stripped.
+
+    Raises:
+        DatasetError: as in :func:`read_caption`; ``path`` is for the message.
+    """
     if len(data) > MAX_CAPTION_BYTES:
         raise DatasetError(
             "A caption is too long",
@@ -41,7 +49,7 @@ def read_caption(path: Path) -> str:
         )
     text = _decode(data, path)
     _refuse_controls(text, path)
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _decode(data: bytes, path: Path) -> str:

@@ -65,6 +65,9 @@ class Decoder:
     or use it as a context manager; a parent that dies takes the child with it.
     """
 
+    workers = 1
+    """Pictures that are decoded side by side."""
+
     def __init__(
         self, max_megapixels: float = 64.0, time_limit_s: float = 20.0, memory_limit: int = MEMORY_LIMIT
     ) -> None:
@@ -109,8 +112,13 @@ class Decoder:
         """
         return _image_info(self._one("verify", path, background=background)[0])
 
-    def pixels(self, path: Path, placement: Placement, background: str, flip: bool) -> NDArray[np.uint8]:
+    def pixels(
+        self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1
+    ) -> NDArray[np.uint8]:
         """Decode, turn by EXIF, put on ``background``, scale, crop to the bucket, mirror.
+
+        ``reduction`` decodes a JPEG at a half, a quarter or an eighth of its size, see
+        :func:`~engine.dataset.buckets.jpeg_reduction`.
 
         Returns:
             uint8 RGB, shape (bucket_h, bucket_w, 3), writable.
@@ -119,7 +127,12 @@ class Decoder:
             DatasetError: not a picture that can be trained on, or not the one that the placement was made for.
         """
         header, payload = self._one(
-            "pixels", path, placement=dataclasses.astuple(placement), background=background, flip=flip
+            "pixels",
+            path,
+            placement=dataclasses.astuple(placement),
+            background=background,
+            flip=flip,
+            reduction=reduction,
         )
         return _array(header, payload)
 

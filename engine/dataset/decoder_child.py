@@ -259,14 +259,17 @@ def _verify(picture: Image.Image, request: dict[str, Any]) -> Reply:
 
 
 def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
-    rgb = _upright(picture, request["background"])
     bucket_w, bucket_h, resized_w, resized_h, left, top = request["placement"]
+    reduction, size = request["reduction"], picture.size
+    reduced = _reduce(picture, reduction)
+    rgb = _upright(picture, request["background"])
     width, height = rgb.size
     # Rounding moves each resized side by half a pixel at most; more means that another picture was scanned.
-    if abs(width * resized_h - height * resized_w) > (width + height) / 2 + 1:
+    apart = abs(width * resized_h - height * resized_w) * reduction
+    if not reduced or apart > (width + height) * reduction / 2 + 1:
         raise DatasetError(
             "A picture changed since it was scanned",
-            f"it is now {width} x {height}, which does not fit the {resized_w} x {resized_h} chosen for it",
+            f"it is now {size[0]} x {size[1]}, which does not fit the {resized_w} x {resized_h} chosen for it",
             "Start again: the dataset is scanned anew.",
         )
     across, down = width / resized_w, height / resized_h
@@ -281,6 +284,14 @@ def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
     if request["flip"]:
         scaled = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return {"size": scaled.size}, scaled.tobytes()
+
+
+def _reduce(picture: Image.Image, reduction: int) -> bool:
+    """Let a JPEG's decoder leave out what a picture of 1 / ``reduction`` the size does not show; False: it cannot."""
+    width, height = picture.size
+    if reduction > 1:
+        picture.draft(None, (width // reduction, height // reduction))
+    return (picture.width * reduction, picture.height * reduction) == (width, height)
 
 
 def _thumbnail(picture: Image.Image, request: dict[str, Any]) -> Reply:
@@ -306,7 +317,7 @@ def _flattened(picture: Image.Image, background: str) -> tuple[Image.Image, floa
         grey = picture.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
         return (ImageOps.invert(grey) if _white_is_zero(picture) else grey).convert("RGB"), 0.0
     if "transparency" not in picture.info and picture.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
-        return picture.convert("RGB"), 0.0
+        return picture if picture.mode == "RGB" else picture.convert("RGB"), 0.0
     rgba = picture.convert("RGBA")
     alpha = rgba.getchannel("A")
     flat = Image.new("RGB", rgba.size, _BACKGROUNDS[background])

@@ -8,9 +8,10 @@ are read here, so thousands of pictures take about a second; what shows only whe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from engine.config import DatasetConfig
 from engine.dataset.buckets import place
@@ -23,13 +24,19 @@ from engine.dataset.walk import natural_key, walk
 from engine.errors import DatasetError
 from engine.text import safe_text
 
-__all__ = ["Problem", "Sample", "Scan", "collect", "file_digest", "picture_warnings", "scan_dataset"]
+__all__ = [
+    "Problem", "Sample", "Scan", "all_pairs", "caption_of", "collect", "file_digest", "picture_warnings",
+    "scan_dataset",
+]  # fmt: skip
 
 _HINTS = {
     "animated": "Export the frame you want as a picture of its own.",
     "exif": "Look whether it stands upright; save it again with a picture editor if not.",
     "transparent": "Set dataset.background, or export it without transparency.",
 }
+
+
+_GOES_ON = ": the run goes on with the text it had"
 
 
 @dataclass(frozen=True)
@@ -87,14 +94,22 @@ class Scan:
             raise _summary(f"The dataset has {_count(len(self.errors), 'error')}", self.errors)
 
 
-def scan_dataset(config: DatasetConfig, decoder: Decoder, progress: Callable[[int, int], None] | None = None) -> Scan:
+def scan_dataset(
+    config: DatasetConfig,
+    decoder: Decoder,
+    progress: Callable[[int, int], None] | None = None,
+    known: Mapping[str, str] | None = None,
+) -> Scan:
     """Scan all folders of ``config``; ``progress(done, total)`` counts pictures.
+
+    ``known`` has the captions that a run in progress uses, by the picture's path: where a file is gone or broken by
+    now, its text stands in, with a warning.
 
     Raises:
         ConfigError: the bucket settings allow no bucket.
         DatasetError: nothing is left to train on; the detail names what was found instead.
     """
-    scan = collect(config, decoder, progress)
+    scan = collect(config, decoder, progress, known or {})
     if any(not sample.regularization for sample in scan.samples):
         return scan
     if scan.samples:
@@ -115,14 +130,19 @@ def scan_dataset(config: DatasetConfig, decoder: Decoder, progress: Callable[[in
     )
 
 
-def collect(config: DatasetConfig, decoder: Decoder, progress: Callable[[int, int], None] | None = None) -> Scan:
+def collect(
+    config: DatasetConfig,
+    decoder: Decoder,
+    progress: Callable[[int, int], None] | None = None,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> Scan:
     """Like :func:`scan_dataset`, but an empty result is a result."""
     problems: list[Problem] = []
-    pairs = _all_pairs(config, problems)
+    pairs = all_pairs(config, problems)
     samples: list[Sample] = []
     outcomes = decoder.probe_many([pair.path for pair in pairs])
     for done, (pair, outcome) in enumerate(zip(pairs, outcomes, strict=True), start=1):
-        sample = _sample(pair, outcome, len(samples), config, problems)
+        sample = _sample(pair, outcome, len(samples), config, problems, known.get(str(pair.path)))
         if sample is not None:
             samples.append(sample)
         if progress is not None:
@@ -130,13 +150,15 @@ def collect(config: DatasetConfig, decoder: Decoder, progress: Callable[[int, in
     return Scan(tuple(samples), tuple(problems))
 
 
-def _all_pairs(config: DatasetConfig, problems: list[Problem]) -> list[Pair]:
-    """The pairs of all folders; a picture in two of them counts in the first."""
+def all_pairs(config: DatasetConfig, problems: list[Problem], directories: list[str] | None = None) -> list[Pair]:
+    """The pairs of all folders; a picture in two of them counts in the first. Directories seen are appended."""
     seen: set[str] = set()
     result: list[Pair] = []
     for folder in config.folders:
         tree = walk(folder.path, folder.recursive)
         problems += tree.problems
+        if directories is not None:
+            directories += tree.directories
         pairs = pairs_of(tree, folder, config.captions.extensions, problems)
         pairs.sort(key=lambda pair: natural_key(str(pair.path)))
         places = {pair.path: os.path.realpath(pair.path) for pair in pairs} if len(config.folders) > 1 else {}
@@ -154,10 +176,15 @@ def _all_pairs(config: DatasetConfig, problems: list[Problem]) -> list[Pair]:
 
 
 def _sample(
-    pair: Pair, outcome: ImageInfo | DatasetError, index: int, config: DatasetConfig, problems: list[Problem]
+    pair: Pair,
+    outcome: ImageInfo | DatasetError,
+    index: int,
+    config: DatasetConfig,
+    problems: list[Problem],
+    known: str | None,
 ) -> Sample | None:
     """One sample, or None with its errors among the problems; picture and caption are both looked at."""
-    caption = _caption(pair, config, problems)
+    caption = caption_of(pair, config, problems, known)
     if isinstance(outcome, DatasetError):
         problems.append(from_error(pair.path, "picture", outcome))
         return None
@@ -180,15 +207,25 @@ def picture_warnings(path: str | Path, info: ImageInfo) -> list[Problem]:
     return [problem(path, code, "warning", f"Picture: {text}", _HINTS.get(code, "")) for code, text in info.warnings]
 
 
-def _caption(pair: Pair, config: DatasetConfig, problems: list[Problem]) -> str | None:
-    """The caption's text; None where the picture cannot be trained on for want of one."""
+def caption_of(pair: Pair, config: DatasetConfig, problems: list[Problem], known: str | None = None) -> str | None:
+    """The caption's text; None where the picture cannot be trained on for want of one.
+
+    ``known`` is the text that a run in progress uses: it stands in where the file is gone or broken by now.
+    """
+    if pair.caption is None and known:
+        hint = "Write it anew for the epochs to come."
+        problems.append(problem(pair.path, "no-caption", "warning", f"The caption is gone{_GOES_ON}", hint))
+        return known
     if pair.caption is None:
         return _without_caption(pair, config, problems)
     try:
         text = read_caption(pair.caption)
     except DatasetError as err:
-        problems.append(from_error(pair.caption, "caption", err))
-        return None
+        found = from_error(pair.caption, "caption", err)
+        if known is not None:
+            found = replace(found, severity="warning", message=found.message + _GOES_ON)
+        problems.append(found)
+        return known
     if not text:
         message = "The caption is empty" + _trained_on(pair, config)
         problems.append(problem(pair.caption, "empty-caption", "warning", message, "Write what the picture shows."))

@@ -5,54 +5,19 @@ Torch-free; the peak of GPU memory, which only torch knows, comes in as a functi
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from engine.events import EventLog, MemorySampled
+from engine.hardware.host import host_memory
 
 if TYPE_CHECKING:
     from engine.hardware.gpu import Gpu
 
-# psutil and the driver's library are loaded by the first sample, in its thread: the screen's first frame waits for
-# every module that is imported before.
-
-
-def host_memory() -> tuple[float, float, float]:
-    """Host memory used (what is not available to new work), total, and this process's share, in GiB.
-
-    In a container its own limit counts where it is the narrower one.
-    """
-    import psutil
-
-    from engine.hardware.gpu import GIB
-
-    memory = psutil.virtual_memory()
-    process = psutil.Process(os.getpid()).memory_info().rss
-    used, total = memory.total - memory.available, memory.total
-    limit = container_limit()
-    if limit is not None and limit[1] - limit[0] < total - used:
-        used, total = limit
-    return used / GIB, total / GIB, process / GIB
-
-
-def container_limit(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
-    """Bytes used and allowed by this container's memory limit (cgroup v2); None where there is none.
-
-    File cache counts as free: the kernel gives it up before it kills.
-    """
-    try:
-        allowed = (root / "memory.max").read_text().strip()
-        current = int((root / "memory.current").read_text())
-        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None
-    if not allowed.isdigit():
-        return None
-    return current - int(stat.get("inactive_file", 0)), int(allowed)
+# The driver's library is loaded by the first sample, in its thread: the screen's first frame waits for every module
+# that is imported before.
 
 
 class MemorySampler:
@@ -104,7 +69,7 @@ class MemorySampler:
 
         with GpuReader() as reader:
             while True:
-                self._events.append(self._sample(reader.read()))
+                self._events.append(self._sample(reader.read(load_only=True)))
                 if self._stop.wait(self._interval_s):
                     return
 

@@ -199,7 +199,7 @@ def _run(facts: LoraFacts) -> dict[str, Any]:
         "epoch": facts.epoch,
         "max_train_steps": facts.total_steps,
         "steps": facts.step,
-        "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing": training.gradient_checkpointing != "none",
         "gradient_accumulation_steps": training.accumulation,
         "mixed_precision": facts.mixed_precision,
         "full_fp16": False,

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -24,33 +22,35 @@ from engine.models.autoencoder import Autoencoder, load_autoencoder
 from engine.models.detect import ModelInfo, expect
 from engine.models.flux import FluxTransformer, image_ids, pack_latents, text_ids, unpack_latents
 from engine.models.flux_file import load_flux
+from engine.models.flux_text import FluxTextEncoder, check_text_parts, flux_tokenizers
+from engine.models.flux_text import TextEmbeds as TextEmbeds
 from engine.models.header import encoder_fingerprint
-from engine.models.text_encoders import ClipTextEncoder, T5Encoder, load_clip, load_t5
-from engine.models.tokenizers import ClipTokenizer, T5Tokenizer, load_clip_tokenizer, load_t5_tokenizer
-from engine.models.weights import free_gpu
+from engine.models.modulation import Modulation
+from engine.models.t5_layers import ToldFn
+from engine.models.text_encoders import load_clip, load_t5
+from engine.models.tokenizers import ClipTokenizer, T5Tokenizer
 from engine.text import safe_text
-
-
-@dataclass(frozen=True)
-class TextEmbeds:
-    """Encoded captions: ``pooled`` (B, P), ``states`` (B, T, C), ``mask`` (B, T) bool, True on real tokens."""
-
-    pooled: Tensor
-    states: Tensor
-    mask: Tensor
-
-    def to(self, device: torch.device | str) -> TextEmbeds:
-        """The same on another device."""
-        return TextEmbeds(self.pooled.to(device), self.states.to(device), self.mask.to(device))
 
 
 class TextEncoder(Protocol):
     """Captions to what the transformer is conditioned on."""
 
     fingerprint: str
+    remark: str
+    """Why the encoding so far was slower than it might have been; empty where nothing held it up."""
+    sparing: bool
+    """Whether to use as little of the device's memory as it can, if that takes longer; the same bits."""
 
-    def encode(self, captions: list[str]) -> TextEmbeds:
-        """Encode captions; each one's result does not depend on the others in the list."""
+    def encode(self, captions: Sequence[str]) -> TextEmbeds:
+        """Embeddings of all captions together, on the CPU; each one's are those it has alone."""
+        ...
+
+    def encode_each(self, captions: Sequence[str], told: ToldFn | None = None) -> Iterator[TextEmbeds]:
+        """Encode captions; yields each one's embeddings (B = 1, on the CPU) in order, independent of the others.
+
+        All captions belong in one call: reading the weights may cost more than encoding. ``told`` hears (done, of)
+        in portions of the work much smaller than a caption's; what it raises ends the encoding.
+        """
         ...
 
     def close(self) -> None:
@@ -84,14 +84,8 @@ class Family(Protocol):
         """Whether the transformer embeds a guidance value."""
         ...
 
-    def load_transformer(
-        self,
-        config: ModelConfig,
-        device: torch.device | str,
-        dtype: torch.dtype,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> nn.Module:
-        """Load the transformer, frozen; ``progress`` is told bytes read and in all, and may raise to end it."""
+    def check_transformer(self, info: ModelInfo) -> None:
+        """Refuse variants of the family that cannot be trained."""
         ...
 
     def load_autoencoder(self, config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> Autoencoder:
@@ -111,59 +105,21 @@ class Family(Protocol):
         ...
 
     def velocity(
-        self, transformer: nn.Module, latents: Tensor, sigmas: Tensor, text: TextEmbeds, guidance: float, masked: bool
+        self,
+        transformer: nn.Module,
+        latents: Tensor,
+        sigmas: Tensor,
+        text: TextEmbeds,
+        guidance: float,
+        masked: bool,
+        modulation: Modulation | None = None,
     ) -> Tensor:
-        """Predict the velocity (B, channels, h, w), float32, of noisy latents at ``sigmas`` (B,)."""
+        """The velocity (B, channels, h, w), float32, at ``sigmas`` (B,); ``modulation`` if computed ahead."""
         ...
 
     def lora_modules(self, transformer: nn.Module) -> dict[str, str]:
         """Names of all linears an adapter may sit on, with their kinds (see ``config.LORA_KINDS``)."""
         ...
-
-
-class FluxTextEncoder:
-    """CLIP-L and T5 with their tokenizers: captions to pooled state, token states and mask."""
-
-    def __init__(
-        self,
-        clip: ClipTextEncoder,
-        t5: T5Encoder,
-        clip_tokenizer: ClipTokenizer,
-        t5_tokenizer: T5Tokenizer,
-        length: int,
-        masked: bool,
-        fingerprint: str,
-    ) -> None:
-        self._models: tuple[ClipTextEncoder, T5Encoder] | None = (clip, t5)
-        self._clip_tokenizer, self._t5_tokenizer = clip_tokenizer, t5_tokenizer
-        self._length, self._masked = length, masked
-        self.fingerprint = fingerprint
-
-    def encode(self, captions: list[str]) -> TextEmbeds:
-        """Encode captions one by one: kernels may round differently for other batch sizes, and a cached
-        embedding must not depend on which captions it was encoded with.
-
-        Raises:
-            ValueError: no captions, or the encoder was closed.
-        """
-        if self._models is None or not captions:
-            raise ValueError("nothing to encode" if self._models else "the text encoder was closed")
-        clip, t5 = self._models
-        pooled, states, masks = [], [], []
-        for caption in captions:
-            clip_ids, _ = self._clip_tokenizer.encode([caption], clip.sizes.positions)
-            t5_ids, t5_mask = self._t5_tokenizer.encode([caption], self._length)
-            mask = torch.tensor(t5_mask)
-            pooled.append(clip.encode_ids(torch.tensor(clip_ids)))
-            states.append(t5.encode_ids(torch.tensor(t5_ids), mask if self._masked else None))
-            masks.append(mask)
-        found = torch.cat(states)
-        return TextEmbeds(torch.cat(pooled), found, torch.cat(masks).to(found.device))
-
-    def close(self) -> None:
-        """Free the weights."""
-        self._models = None
-        free_gpu()
 
 
 _KIND_OF = (
@@ -210,10 +166,15 @@ class Flux1:
         Raises:
             ModelFileError: not a complete text-to-image FLUX.1 transformer, or damaged.
         """
-        self._check_channels(expect(config.transformer, "transformer"))
+        self.check_transformer(expect(config.transformer, "transformer"))
         return load_flux(config.transformer, device, dtype, progress)
 
-    def _check_channels(self, info: ModelInfo) -> None:
+    def check_transformer(self, info: ModelInfo) -> None:
+        """Refuse variants that are no text-to-image FLUX.1.
+
+        Raises:
+            ModelFileError: other axes or input channels than FLUX.1's.
+        """
         wanted = self.latent_channels * self.patch**2
         if len(info.params["axes_dim"]) != 3:
             raise ModelFileError(
@@ -259,9 +220,9 @@ class Flux1:
                 does not fit another.
         """
         info = expect(config.transformer, "transformer")
-        clip_tokenizer, t5_tokenizer = _tokenizers(config)
+        clip_tokenizer, t5_tokenizer = flux_tokenizers(config)
         clip, t5 = load_clip(config.clip_l, device, dtype), load_t5(config.t5, device, dtype)
-        _check_text(config, info, clip, t5, clip_tokenizer, t5_tokenizer)
+        check_text_parts(config, info, clip, t5, clip_tokenizer, t5_tokenizer)
         return FluxTextEncoder(
             clip,
             t5,
@@ -275,7 +236,7 @@ class Flux1:
     def text_fingerprint(self, config: ModelConfig, dtype: torch.dtype) -> str:
         """The loaded text encoder's fingerprint: both files, both tokenizers, precision, length, mask."""
         info = expect(config.transformer, "transformer")
-        return self._text_fingerprint(config, dtype, info, _tokenizers(config))
+        return self._text_fingerprint(config, dtype, info, flux_tokenizers(config))
 
     def _text_fingerprint(
         self,
@@ -294,7 +255,14 @@ class Flux1:
         return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
     def velocity(
-        self, transformer: nn.Module, latents: Tensor, sigmas: Tensor, text: TextEmbeds, guidance: float, masked: bool
+        self,
+        transformer: nn.Module,
+        latents: Tensor,
+        sigmas: Tensor,
+        text: TextEmbeds,
+        guidance: float,
+        masked: bool,
+        modulation: Modulation | None = None,
     ) -> Tensor:
         """Predict the velocity (noise minus data) of noisy latents.
 
@@ -305,6 +273,7 @@ class Flux1:
             text: embeddings of B captions.
             guidance: embedded guidance, ignored by schnell.
             masked: attend to real text tokens only.
+            modulation: of these samples, computed ahead, for a transformer that can be given it.
 
         Returns:
             Tensor (B, 16, h, w), float32.
@@ -320,18 +289,14 @@ class Flux1:
             text.pooled,
             torch.full((batch,), float(guidance), dtype=torch.float32, device=device),
             text.mask if masked else None,
+            **({} if modulation is None else {"modulation": modulation}),  # the plain transformer has none
         )
         return unpack_latents(tokens.float(), height, width)
 
     def lora_modules(self, transformer: nn.Module) -> dict[str, str]:
         """The linears of all blocks with their kinds: 304 at full size, in the file's order."""
-        kinds: dict[str, str] = {}
-        for name, _ in transformer.named_modules():
-            for pattern, kind in _KIND_OF:
-                match = pattern.fullmatch(name)
-                if match:
-                    kinds[name] = match.expand(kind)
-        return kinds
+        matches = ((name, p.fullmatch(name), kind) for name, _ in transformer.named_modules() for p, kind in _KIND_OF)
+        return {name: match.expand(kind) for name, match, kind in matches if match}
 
 
 FLUX1 = Flux1()
@@ -350,38 +315,3 @@ def family_of(info: ModelInfo) -> Family:
         f"{safe_text(info.path, 400)} is {info.family or 'of an unknown family'}; FLUX.1 is the one that is known",
         "Give flux1-dev.safetensors or flux1-schnell.safetensors.",
     )
-
-
-def _tokenizers(config: ModelConfig) -> tuple[ClipTokenizer, T5Tokenizer]:
-    download = config.download_tokenizers
-    return (
-        load_clip_tokenizer(config.clip_l, config.clip_tokenizer, download),
-        load_t5_tokenizer(config.t5, config.t5_tokenizer, download),
-    )
-
-
-def _check_text(
-    config: ModelConfig,
-    info: ModelInfo,
-    clip: ClipTextEncoder,
-    t5: T5Encoder,
-    clip_tokenizer: ClipTokenizer,
-    t5_tokenizer: T5Tokenizer,
-) -> None:
-    """Files that are each in order and do not belong together train on noise, or fail deep inside a kernel."""
-
-    def refuse(path: Path, detail: str) -> None:
-        raise ModelFileError(
-            "The model's parts do not fit together",
-            f"{safe_text(path, 400)}: {detail}",
-            "Take the text encoders and tokenizers that were published with the transformer.",
-        )
-
-    if clip_tokenizer.vocab_size != clip.sizes.vocab_size:
-        refuse(config.clip_l, f"{clip.sizes.vocab_size} tokens, its tokenizer has {clip_tokenizer.vocab_size}")
-    if t5_tokenizer.vocab_size > t5.sizes.vocab_size:
-        refuse(config.t5, f"{t5.sizes.vocab_size} tokens, its tokenizer has {t5_tokenizer.vocab_size}")
-    if clip.sizes.hidden_size != info.params["vec_in_dim"]:
-        refuse(config.clip_l, f"states are {clip.sizes.hidden_size} wide, expected {info.params['vec_in_dim']}")
-    if t5.sizes.d_model != info.params["context_in_dim"]:
-        refuse(config.t5, f"states are {t5.sizes.d_model} wide, expected {info.params['context_in_dim']}")

@@ -50,12 +50,21 @@ def load_flux(
     Raises:
         ModelFileError: not a complete FLUX.1 transformer, damaged, or in Diffusers' layout.
     """
+    return build_flux(flux_part(path), device, dtype, progress)
+
+
+def flux_part(path: Path) -> Part:
+    """The complete FLUX.1 transformer in the file at ``path``.
+
+    Raises:
+        ModelFileError: there is none, it is not complete, or it is in Diffusers' layout.
+    """
     info, part = expect_part(path, "transformer")
     if info.family != "flux1":
         raise ModelFileError(
             "This family cannot be trained yet", f"{safe_text(path, 400)} is {info.family}", "Give a FLUX.1 model."
         )
-    return build_flux(part, device, dtype, progress)
+    return part
 
 
 def build_flux(

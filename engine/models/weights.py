@@ -9,7 +9,7 @@ short read is an error like any other. fp8 weights are multiplied by their scale
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def load_weights(
     sources = {rename(name): info for name, info in part.tensors.items()}
     scales = {rename(name): info for name, info in part.scales.items()}
     wanted = _wanted(module)
-    _check_names(part, wanted, sources, scales)
+    _check_names(part, {name: shape for name, (shape, _) in wanted.items()}, sources, scales)
     done, total = 0, sum(info.end - info.begin for info in sources.values())
     with _open(part.header.path) as file:
         for name, info in sorted(sources.items(), key=lambda item: item[1].begin):
@@ -81,6 +81,63 @@ def load_weights(
     module.requires_grad_(False)
 
 
+def check_layout(part: Part, layout: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that ``part`` holds these tensors in these shapes, in dtypes that weights have, and nothing else.
+
+    Raises:
+        ModelFileError: it does not; the detail names what is missing, unexpected, of another shape or dtype.
+    """
+    _check_names(part, layout, part.tensors, part.scales)
+
+
+class PartReader:
+    """An open file, and the tensors of one part of it, one at a time; a context manager."""
+
+    def __init__(self, part: Part) -> None:
+        """Open the file.
+
+        Raises:
+            ModelFileError: it cannot be opened.
+        """
+        self.part = part
+        self._file = _open(part.header.path)
+
+    def __enter__(self) -> PartReader:
+        """Nothing but itself."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def raw(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """A tensor as it lies in the file, on the CPU, and its scale in float32 where it has one.
+
+        Raises:
+            ModelFileError: the file ends before it or cannot be read.
+        """
+        scale = self.part.scales.get(name)
+        value = _read(self._file, self.part, self.part.tensors[name])
+        return value, None if scale is None else _read(self._file, self.part, scale).float()
+
+    def wide(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+        """A tensor on ``device`` in ``dtype``, multiplied by its scale.
+
+        Raises:
+            ModelFileError: unreadable, not finite, or scales of an unknown form.
+        """
+        raw, scale = self.raw(name)
+        return _on_device(raw, scale, device, dtype, self.part, self.part.tensors[name])
+
+    def broken(self, name: str) -> ModelFileError:
+        """The error for a tensor that holds NaN or infinity."""
+        return _broken(self.part, self.part.tensors[name])
+
+    def unknown_scales(self, name: str) -> ModelFileError:
+        """The error for a tensor whose scales are neither one for all nor one a row."""
+        return _unknown_scales(self.part, self.part.tensors[name], self.part.scales[name].shape)
+
+
 def _wanted(module: nn.Module) -> dict[str, tuple[torch.Size, list[str]]]:
     """Shapes by name; tied tensors once, under their first name, with all the names they have."""
     first: dict[int, str] = {}
@@ -93,7 +150,7 @@ def _wanted(module: nn.Module) -> dict[str, tuple[torch.Size, list[str]]]:
 
 def _check_names(
     part: Part,
-    wanted: Mapping[str, tuple[torch.Size, list[str]]],
+    wanted: Mapping[str, tuple[int, ...]],
     sources: Mapping[str, TensorInfo],
     scales: Mapping[str, TensorInfo],
 ) -> None:
@@ -102,9 +159,9 @@ def _check_names(
     unexpected = [*(info.name for name, info in sources.items() if name not in wanted), *part.strangers]
     unexpected += [info.name for name, info in scales.items() if name not in sources]
     clashes = [
-        f"{info.name} is {dims(info.shape)}, expected {dims(wanted[name][0])}"
+        f"{info.name} is {dims(info.shape)}, expected {dims(wanted[name])}"
         for name, info in sources.items()
-        if name in wanted and info.shape != tuple(wanted[name][0])
+        if name in wanted and info.shape != tuple(wanted[name])
     ]
     every = (*sources.values(), *scales.values())
     packed = [f"{info.name} ({info.dtype})" for info in every if info.dtype not in DTYPES]
@@ -159,9 +216,13 @@ def _on_device(
         return value.mul_(float(scale))
     if scale.numel() == value.shape[0] and value.ndim == 2:
         return value.mul_(scale.reshape(-1, 1).to(value.device))
-    raise ModelFileError(
+    raise _unknown_scales(part, info, scale.shape)
+
+
+def _unknown_scales(part: Part, info: TensorInfo, shape: Iterable[int]) -> ModelFileError:
+    return ModelFileError(
         "A model file has scales of an unknown form",
-        f"{safe_text(part.header.path, 400)}: {info.name} {dims(info.shape)} has a scale of {dims(scale.shape)}",
+        f"{safe_text(part.header.path, 400)}: {info.name} {dims(info.shape)} has a scale of {dims(shape)}",
         "Known are one scale per tensor and one per row. Give the fp16, bf16 or plain fp8 file of the same model.",
     )
 
@@ -170,7 +231,11 @@ def _check_finite(raw: Tensor, scale: Tensor | None, part: Part, info: TensorInf
     wide = raw.float() if raw.dtype in _FP8 else raw
     if wide.isfinite().all() and (scale is None or bool(scale.isfinite().all())):
         return
-    raise ModelFileError(
+    raise _broken(part, info)
+
+
+def _broken(part: Part, info: TensorInfo) -> ModelFileError:
+    return ModelFileError(
         "A model file holds broken numbers",
         f"{safe_text(part.header.path, 400)}: {info.name} has NaN or infinity",
         "The file is damaged or was made by a run that diverged.",

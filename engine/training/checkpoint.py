@@ -12,18 +12,20 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from engine.errors import DiskError, RunError
-from engine.files import atomic_write, disk_error, flush
+from engine.files import atomic_path, atomic_write, disk_error, flush
 
-FORMAT = 1
+FORMAT = 2
+"""2: the optimizer's tensors are those of flat storage; 1 had one for each matrix."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,19 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        contents = {
-            "lora.safetensors": save(_contiguous(state.lora)),
-            "optimizer.safetensors": save(_contiguous(state.optimizer)),
-            "state.json": json.dumps(
-                {
-                    "format": FORMAT,
-                    "place": asdict(state.place),
-                    "optimizer": state.optimizer_json,
-                    "identity": state.identity,
-                    "torch": torch.__version__,
-                }
-            ).encode(),
+        record = {
+            "format": FORMAT,
+            "place": asdict(state.place),
+            "optimizer": state.optimizer_json,
+            "identity": state.identity,
+            "torch": torch.__version__,
         }
-        manifest = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
-        for name, data in contents.items():
-            atomic_write(part / name, data)
+        contents: dict[str, Iterable[bytes | memoryview]] = {
+            "lora.safetensors": _safetensors(state.lora),
+            "optimizer.safetensors": _safetensors(state.optimizer),
+            "state.json": [json.dumps(record).encode()],
+        }
+        manifest = {name: _write(part / name, parts) for name, parts in contents.items()}
         atomic_write(part / "MANIFEST.json", json.dumps(manifest, indent=1))
         _replace_folder(part, final)
     except (OSError, DiskError) as err:
@@ -121,6 +120,13 @@ def generations(states: Path) -> list[Path]:
     return sorted((p for p in states.glob("step-*") if p.is_dir()), reverse=True)
 
 
+def next_step(states: Path) -> int:
+    """The step after the newest generation's, by its name alone: a damaged one may have a run begin earlier."""
+    newest = next(iter(generations(states)), None)
+    number = newest.name.removeprefix("step-") if newest is not None else ""
+    return int(number) + 1 if number.isdecimal() else 1
+
+
 def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
     """The newest generation that verifies, and a line for each damaged one passed over on the way.
 
@@ -128,7 +134,8 @@ def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
         ``(None, [])`` where no generation stands.
 
     Raises:
-        RunError: generations stand there but none verifies; starting over silently would lose the work.
+        RunError: generations stand there but none verifies, or the newest that does is of another version; starting
+            over silently would lose the work.
     """
     damaged: list[str] = []
     for folder in generations(states):
@@ -155,7 +162,11 @@ def _load(folder: Path) -> TrainingState:
         contents[name] = data
     record = json.loads(contents["state.json"])
     if record["format"] != FORMAT:
-        raise ValueError(f"state format {record['format']}, this version reads {FORMAT}")
+        raise RunError(
+            "The training state was saved by another version",
+            f"{folder} is in format {record['format']}, this version reads {FORMAT}",
+            "Finish it with the version that began it, or begin a new run from its LoRA with lora.resume_from.",
+        )
     known = {field.name for field in fields(Place)}
     return TrainingState(
         place=Place(**{k: v for k, v in record["place"].items() if k in known}),
@@ -175,10 +186,46 @@ def _replace_folder(part: Path, final: Path) -> None:
     flush(final.parent)
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, int | str]:
+    """Write a file and flush it; returns its size and SHA-256, made on the way."""
+    digest, size = hashlib.sha256(), 0
+    with atomic_path(path) as temp, temp.open("wb") as file:
+        for part in parts:
+            file.write(part)
+            digest.update(part)
+            size += len(part)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+_NAMES = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
+"""Types that an optimizer keeps, as safetensors names them."""
+
+
+def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """A safetensors file in parts: the header, then each tensor's own memory.
+
+    The library's ``save`` copies everything twice, holding up every other thread meanwhile. Wide types first, as it
+    does, so that each tensor lies aligned for its type.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header, end = {}, 0
+    for name in order:
+        tensor, begin = tensors[name], end
+        end += tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in order:
+        yield tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def _sha256(data: bytes) -> str:

@@ -20,8 +20,11 @@ from torch import Tensor
 
 from engine.config import RunConfig
 from engine.errors import RunError
+from engine.memory.meter import begin_peak, peak_bytes
+from engine.memory.products8 import base_dtype, card_of
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ALL_THREADS = torch.get_num_threads()
+"""What torch chose; a run that asks for another number leaves no trace in the next one of this process."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +33,21 @@ class Compute:
 
     Attributes:
         device: where the transformer trains.
-        dtype: precision of the frozen base weights.
+        dtype: precision of the frozen base weights, which is that of every product with them.
         encoder_dtype: precision of text encoders; 16 bit on a GPU, float32 on a CPU.
+        remark: what there is to say of the precision on this card.
     """
 
     accelerator: Accelerator
     device: torch.device
     dtype: torch.dtype
     encoder_dtype: torch.dtype
+    remark: str = ""
 
     @property
     def precision(self) -> str:
-        """Mixed precision as resolved: no or bf16."""
-        return str(self.accelerator.mixed_precision)
+        """What the model is computed in, in the words of LoRA files: bf16, or no for float32."""
+        return _words(self.dtype)
 
     @property
     def name(self) -> str:
@@ -72,19 +77,10 @@ class Compute:
         """Backpropagate one micro-batch's share of the loss."""
         self.accelerator.backward(loss)
 
-    def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in one message; nothing to do for one."""
-        if self.processes == 1:
-            return
-        for parameter in parameters:
-            if parameter.grad is None:  # this process had no micro-batch in a short last step
-                parameter.grad = torch.zeros_like(parameter)
-        flat = self.sum(
-            torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
-        )
-        parts = flat.split([parameter.numel() for parameter in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+    def sum_gradients(self, gradients: Tensor) -> None:
+        """Add up the gradients of all processes, held in one buffer, in one message; nothing to do for one."""
+        if self.processes > 1:
+            gradients.copy_(self.sum(gradients))
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of ``value`` over all processes, on each of them."""
@@ -102,8 +98,8 @@ class Compute:
         return values[0]
 
     def peak_gb(self) -> float:
-        """Highest memory torch held on the GPU so far, GiB; 0 on a CPU."""
-        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+        """Highest memory torch held on the GPU in this run, GiB; 0 on a CPU."""
+        return peak_bytes(self.device) / 2**30
 
     def gpu_uuid(self) -> str:
         """The GPU's name for NVML; empty on a CPU."""
@@ -115,6 +111,23 @@ class Compute:
         """Hand memory that torch keeps for later back to the driver."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def wanted_dtype(dtype: str, mixed: str) -> tuple[str, str]:
+    """What ``model.dtype`` and ``training.mixed_precision`` ask for together, and what there is to say about it.
+
+    The model is computed in the dtype of its base, nothing is cast on the way: mixed_precision decides where
+    ``model.dtype`` is auto, and has no say where that is given.
+    """
+    meant = {"bf16": "bfloat16", "no": "float32"}.get(mixed, dtype)
+    if dtype == "auto":
+        return meant, ""
+    said = f'training.mixed_precision = "{mixed}" has no effect: model.dtype = "{dtype}" decides'
+    return dtype, "" if meant == dtype else said
+
+
+def _words(dtype: torch.dtype) -> str:
+    return "bf16" if dtype == torch.bfloat16 else "no"
 
 
 def compute_for(config: RunConfig) -> Compute:
@@ -140,19 +153,23 @@ def compute_for(config: RunConfig) -> Compute:
         )
     if on_gpu and device.index is not None:
         torch.cuda.set_device(device)
+    torch.set_num_threads(config.training.threads or ALL_THREADS)  # counts for the calling thread: the engine's
     if config.training.deterministic:
         # cuBLAS reads this when it starts; without it deterministic products are refused.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # Else torch writes NaN into all memory it hands out, in every step. Buffers here are written before they are
+        # read, so what was in them decides nothing.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(config.training.deterministic)
     # float16 is none of the choices: autocast would widen the whole base anew in every pass.
-    chosen = config.model.dtype if config.model.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
-    precision = config.training.mixed_precision
-    if precision == "auto":
-        precision = "bf16" if on_gpu else "no"
+    asked, unheard = wanted_dtype(config.model.dtype, config.training.mixed_precision)
+    dtype, remark = base_dtype(asked, card_of(device))
+    remark = "; ".join(filter(None, (unheard, remark)))
     # accelerate keeps its choice for the whole process; a second run may want another.
     AcceleratorState._reset_state(reset_partial_state=False)
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # others wait while the main one fills caches
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=precision, kwargs_handlers=[patience])
+    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=_words(dtype), kwargs_handlers=[patience])
     if on_gpu and device.index is None:
         device = accelerator.device
-    return Compute(accelerator, device, DTYPES[chosen], torch.bfloat16 if on_gpu else torch.float32)
+    begin_peak(device)
+    return Compute(accelerator, device, dtype, torch.bfloat16 if on_gpu else torch.float32, remark)

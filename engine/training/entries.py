@@ -49,6 +49,10 @@ class Entries:
         rows = [self._read(self.texts[caption], f"caption {caption!r}") for caption in captions]
         return TextEmbeds(*(torch.stack([row[name] for row in rows]) for name in ("pooled", "states", "mask")))
 
+    def batch_pooled(self, captions: list[str]) -> Tensor:
+        """The pooled part (B, P) of :meth:`batch_text` alone."""
+        return torch.stack([self._read(self.texts[text], f"caption {text!r}")["pooled"] for text in captions])
+
     def _read(self, key: str, what: str) -> dict[str, Tensor]:
         if key in self._kept:
             self._kept.move_to_end(key)

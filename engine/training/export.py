@@ -5,15 +5,21 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
+
+from torch import Tensor
 
 from engine.batches import Order
 from engine.config import RunConfig
 from engine.dataset.scan import Sample
 from engine.events import CheckpointSaved, EventLog
 from engine.files import RunFolder
-from engine.lora.formats import save_lora
+from engine.lora.formats import Layout, save_lora
 from engine.lora.metadata import LoraFacts, build_metadata
+from engine.lora.targets import Target
 from engine.training.checkpoint import Place
 from engine.training.kit import Kit
 
@@ -21,22 +27,45 @@ SESSION_ID = str(secrets.randbelow(2**32))
 """Tells apart what different processes wrote, as kohya's number does; says nothing else."""
 
 
-def export_lora(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, kind: str, events: EventLog) -> str:
-    """Write the LoRA in every configured layout and tell each file; returns the path of the first.
+@dataclass(frozen=True)
+class Export:
+    """LoRA files to write, all that they say but the weights being settled.
 
-    Raises:
-        ModelFileError: a weight is not finite; nothing is written.
-        DiskError: a file cannot be written.
+    Attributes:
+        files: layout, path and metadata of each file.
     """
-    state = kit.lora.state()
-    paths = []
+
+    config: RunConfig
+    targets: list[Target]
+    place: Place
+    kind: str
+    files: list[tuple[Layout, Path, dict[str, str]]]
+
+    @property
+    def first(self) -> str:
+        """The path of the first file."""
+        return str(self.files[0][1])
+
+    def write(self, state: Mapping[str, Tensor], events: EventLog) -> None:
+        """Write ``state`` in every layout and tell each file once it stands; runs in any thread.
+
+        Raises:
+            ModelFileError: a weight is not finite; nothing is written.
+            DiskError: a file cannot be written.
+        """
+        place = self.place
+        for layout, path, metadata in self.files:
+            save_lora(path, state, self.targets, layout, self.config.saving.dtype, metadata)
+            events.append(CheckpointSaved(str(path), place.step, place.epoch, self.kind, path.stat().st_size))
+
+
+def plan_export(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, kind: str) -> Export:
+    """The files of a save of ``kind`` at ``place``, in every configured layout."""
+    files = []
     for layout in config.saving.layouts:
         path = folder.lora(place.epoch, place.step, kind, layout)
-        metadata = build_metadata(_facts(config, folder, kit, place, path.stem))
-        save_lora(path, state, kit.targets, layout, config.saving.dtype, metadata)
-        events.append(CheckpointSaved(str(path), place.step, place.epoch, kind, path.stat().st_size))
-        paths.append(str(path))
-    return paths[0]
+        files.append((layout, path, build_metadata(_facts(config, folder, kit, place, path.stem))))
+    return Export(config, kit.targets, place, kind, files)
 
 
 def _facts(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, output_name: str) -> LoraFacts:
@@ -65,7 +94,7 @@ def _facts(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, output_
         mixed_precision=kit.compute.precision,
         tool=f"lorakiln {version('lorakiln')}",
         buckets=Counter((placement.bucket_w, placement.bucket_h) for placement in placements),
-        tag_counts=_tag_counts(config, order) if config.saving.include_tag_counts else {},
+        tag_counts=_tag_counts(config, order, place.epoch) if config.saving.include_tag_counts else {},
         folders=_folders(order) if config.saving.include_folder_names else {},
     )
 
@@ -81,10 +110,10 @@ def _folders(order: Order) -> dict[str, tuple[int, int]]:
     return {name: (samples[0].repeats, len(samples)) for name, samples in _by_folder(order).items()}
 
 
-def _tag_counts(config: RunConfig, order: Order) -> dict[str, Counter[str]]:
+def _tag_counts(config: RunConfig, order: Order, epoch: int) -> dict[str, Counter[str]]:
     separator = config.dataset.captions.separator
     counts: dict[str, Counter[str]] = {}
     for name, samples in _by_folder(order).items():
-        tags = (tag.strip() for sample in samples for tag in sample.caption.split(separator))
+        tags = (tag.strip() for sample in samples for tag in order.caption(sample, epoch).split(separator))
         counts[name] = Counter(tag for tag in tags if tag)
     return counts

@@ -12,12 +12,16 @@ from engine.config import RunConfig
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log
 from engine.files import RunFolder
-from engine.training.checkpoint import TrainingState, load_newest, save_state, sweep
-from engine.training.export import export_lora
+from engine.memory.exhaustion import first_line
+from engine.memory.pinned import HostPool
+from engine.training.background import Snapshots, Writer
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state, sweep
+from engine.training.export import Export, plan_export
 from engine.training.kit import Kit
+from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
-from engine.training.optimizer import eval_weights
-from engine.training.optimizer_state import load_optimizer_state, optimizer_state
+from engine.training.optimizer import eval_weights, shows_others
+from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 
 STATE_EVERY_S = 300.0
 """A training state is written at least this often, so that an accident costs at most this much."""
@@ -28,9 +32,10 @@ class Keeper:
 
     Args:
         enter: enters a state of the run and returns the one before.
+        pool: host memory for copies of the state; without one the keeper's own.
 
     Attributes:
-        last_lora: the newest LoRA file, "" before the first.
+        last_lora: the newest LoRA file, "" before the first; on the disk once :meth:`settle` has returned.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Keeper:
         kit: Kit,
         ledger: Ledger,
         enter: Callable[[str], str],
+        pool: HostPool | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -49,6 +55,8 @@ class Keeper:
         self.ledger = ledger
         self.enter = enter
         self.last_lora = ""
+        self.writer = Writer()
+        self._snapshots = Snapshots(pool)
         self._state_clock = time.monotonic()
         self._saved_step = -1
 
@@ -85,33 +93,96 @@ class Keeper:
             self.events.append(Log("warning", f"The {name} changed since the run stopped: its course may differ"))
 
     def save(self, kind: str) -> None:
-        """Write the LoRA and the training state.
+        """Write the LoRA and the training state: what they hold is taken now, a thread writes it.
+
+        A save that ends the run returns when the files stand.
 
         Raises:
-            DiskError: something could not be written; what stood there before is unharmed.
+            RunError: a step's loss is not a number; nothing is written.
+            DiskError: an earlier save could not be written; what stood there before is unharmed.
         """
         place = self.ledger.snapshot()
         if not self.kit.compute.is_main:
             return
         with self._during("saving"):
-            with eval_weights(self.kit.optimizer, self.kit.lora):
-                self.last_lora = export_lora(self.config, self.folder, self.kit, place, kind, self.events)
-            self.save_state()
+            self.writer.wait()
+            export = plan_export(self.config, self.folder, self.kit, place, kind)
+            self.last_lora = export.first
+            self._begin(place, export)
+            if kind in ("stop", "final"):
+                self.settle()
 
-    def save_state(self) -> None:
-        """Write the training state alone.
+    def save_state(self, wait: bool = True) -> None:
+        """Write the training state alone; ``wait`` until it stands, or leave that to a thread.
 
         Raises:
-            DiskError: it could not be written; earlier states are unharmed.
+            RunError: a step's loss is not a number; nothing is written.
+            DiskError: it, or an earlier save, could not be written; earlier states are unharmed.
         """
-        if not self.kit.compute.is_main or self._saved_step == self.ledger.place.step:
+        if not self.kit.compute.is_main:
             return
-        tensors, plain = optimizer_state(self.kit.optimizer)
-        place, lora = self.ledger.snapshot(), self.kit.lora.state()
-        state = TrainingState(place, lora, tensors, plain, self.kit.prepared.identity)
-        save_state(self.folder.states, state, self.config.saving.keep_states)
-        self._state_clock = time.monotonic()
-        self._saved_step = place.step
+        if self._saved_step != self.ledger.place.step:
+            self._begin(self.ledger.snapshot(), None)
+        if wait:
+            self.settle()
+
+    def check(self) -> None:
+        """Raise what went wrong in a save that has ended; waits for nothing."""
+        self.writer.check()
+
+    def settle(self) -> None:
+        """Wait until everything saved stands on the disk.
+
+        Raises:
+            DiskError: something could not be written; what stood there before is unharmed.
+        """
+        self.writer.wait()
+
+    def close(self) -> None:
+        """Wait for the disk before the run's folder is let go; what still goes wrong is told."""
+        err = self.writer.close()
+        if err is not None:
+            self.events.append(Log("warning", f"The last save failed: {err}".replace("\n", "; ")))
+
+    def _begin(self, place: Place, export: Export | None) -> None:
+        """:meth:`_write`; where the GPU has no room for a copy in between, free what can be, and again."""
+        try:
+            self._write(place, export)
+            return
+        except torch.OutOfMemoryError as err:
+            reason = first_line(err)
+        # Only here, without the error, is the memory free that its frames held.
+        self.kit.compute.free_unused()
+        self.events.append(Log("warning", f"Out of memory while saving, and on with memory freed: {reason}"))
+        self._write(place, export)
+
+    def _write(self, place: Place, export: Export | None) -> None:
+        """Take a copy of what is to be saved, and let the thread write it."""
+        # The one before first: its copy lies where the new one goes.
+        self.writer.wait()
+        kit, lora = self.kit, self.kit.lora
+        with_state = self._saved_step != place.step
+        tensors, plain = optimizer_tensors(kit.optimizer) if with_state else ({}, {})
+        copied = {f"optimizer.{name}": tensor for name, tensor in tensors.items()} | {"lora": lora.weights}
+        if export is not None and shows_others(kit.optimizer):
+            with eval_weights(kit.optimizer, lora):
+                copied["shown"] = lora.weights.clone()
+        snapshot, identity = self._snapshots.take(copied), dict(kit.prepared.identity)
+
+        def write() -> None:
+            snapshot.wait()
+            copies = snapshot.tensors
+            if export is not None:
+                export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
+            if with_state:
+                optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
+                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity)
+                save_state(self.folder.states, state, self.config.saving.keep_states)
+
+        self.writer.start(write)
+        if with_state:
+            self._state_clock = time.monotonic()
+            self._saved_step = place.step
 
     def state_due(self) -> bool:
         """Whether it is time for a state, by steps or by the clock."""
@@ -141,6 +212,8 @@ class Keeper:
                     place.step,
                     place.epoch,
                 )
+        except Exhausted:
+            raise  # there is no way back to training
         except (torch.OutOfMemoryError, EngineError) as err:
             self.kit.compute.free_unused()
             self.events.append(Log("warning", f"Samples were left out: {err}".replace("\n", "; ")))

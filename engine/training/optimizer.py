@@ -1,6 +1,7 @@
 """The optimizers by name, and what is done around a step: clipping, and the weights that schedule-free shows.
 
-bitsandbytes, prodigyopt, schedulefree and transformers are imported only where they are chosen. Every group carries
+They step on flat pieces of all matrices at once, Adafactor, which needs matrices, on stacks of equal ones.
+bitsandbytes and schedulefree are imported only where they are chosen. Every group carries
 ``initial_lr``, the rate it was built with, which :mod:`engine.training.schedule` multiplies.
 """
 
@@ -11,7 +12,7 @@ import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -22,47 +23,16 @@ from torch.optim import Optimizer
 from engine.config import OptimizerConfig
 from engine.errors import ConfigError
 from engine.lora.adapter import LoraSet
+from engine.lora.flat import ALIGNMENT
+from engine.training.adafactor import Adafactor
+from engine.training.lion import Lion
+from engine.training.prodigy import Prodigy
 
 Groups = list[dict[str, Any]]
 
 
-class Lion(Optimizer):
-    """Lion (arXiv 2302.06675): ``p -= lr * (sign(b1 m + (1 - b1) g) + wd p)``, then ``m = b2 m + (1 - b2) g``.
-
-    Ours because it is ten lines and has to run where bitsandbytes does not.
-    """
-
-    def __init__(self, params: Groups, lr: float, betas: tuple[float, float], weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient; closures are not taken."""
-        for group in self.param_groups:
-            lr, (beta1, beta2) = group["lr"], group["betas"]
-            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
-            if not matrices:
-                continue
-            grads = [matrix.grad for matrix in matrices]
-            momenta = [self._momentum(matrix) for matrix in matrices]
-            updates = torch._foreach_mul(momenta, beta1)
-            torch._foreach_add_(updates, grads, alpha=1 - beta1)
-            torch._foreach_sign_(updates)
-            torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
-            torch._foreach_add_(matrices, updates, alpha=-lr)
-            torch._foreach_mul_(momenta, beta2)
-            torch._foreach_add_(momenta, grads, alpha=1 - beta2)
-
-    def _momentum(self, matrix: Tensor) -> Tensor:
-        state = self.state[matrix]
-        if not state:
-            state["exp_avg"] = torch.zeros_like(matrix)
-        momentum: Tensor = state["exp_avg"]
-        return momentum
-
-
 def build_optimizer(lora: LoraSet, config: OptimizerConfig) -> Optimizer:
-    """The configured optimizer over the adapter's matrices, ready to step (schedule-free in training mode).
+    """The configured optimizer over the adapter's flat storage, ready to step (schedule-free in training mode).
 
     Raises:
         ConfigError: the settings contradict each other, or a library is missing.
@@ -96,17 +66,18 @@ def _check(config: OptimizerConfig) -> None:
 
 def _groups(lora: LoraSet, config: OptimizerConfig) -> Groups:
     """One group, or with LoRA+ two: down matrices, and up matrices with the higher rate."""
+    downs, ups = lora.stacked_groups() if config.name == "adafactor" else lora.flat_groups()
     if config.lora_plus_ratio == 1.0:
-        return [{"params": lora.parameters(), "lr": config.learning_rate}]
+        return [{"params": downs + ups, "lr": config.learning_rate}]
     return [
-        {"params": lora.down_parameters(), "lr": config.learning_rate},
-        {"params": lora.up_parameters(), "lr": config.learning_rate * config.lora_plus_ratio},
+        {"params": downs, "lr": config.learning_rate},
+        {"params": ups, "lr": config.learning_rate * config.lora_plus_ratio},
     ]
 
 
 def _adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
     # fused: elementwise, so as deterministic as the loop over parameters, in one pass over each and without
-    # temporaries; for some hundred small matrices it takes a fifth of the loop's time on a CPU.
+    # temporaries; and its kernel looks at the flag that holds a step back.
     return torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, config.weight_decay, fused=True)
 
 
@@ -128,35 +99,11 @@ def _bitsandbytes(name: str) -> Callable[[Groups, OptimizerConfig], Optimizer]:
 
 
 def _adafactor(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    # With the given rate instead of its own schedule; torch's Adafactor would scale it by each matrix's size.
-    from transformers.optimization import Adafactor
-
-    optimizer: Optimizer = Adafactor(
-        groups,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        scale_parameter=False,
-        relative_step=False,
-        warmup_init=False,
-    )
-    return optimizer
+    return Adafactor(groups, config.learning_rate, config.weight_decay)
 
 
 def _prodigy(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    # Bias correction and the safeguard are what its authors recommend for diffusion models.
-    optimizer: Optimizer = _library("prodigyopt", config.name).Prodigy(
-        groups,
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        d_coef=config.d_coef,
-        use_bias_correction=True,
-        safeguard_warmup=True,
-    )
-    # Set afterwards: given to the constructor it prints a line, which would land in the screen or in --json.
-    for group in optimizer.param_groups:
-        group["weight_decay"] = config.weight_decay
-    return optimizer
+    return Prodigy(groups, config.learning_rate, config.betas, config.eps, config.weight_decay, config.d_coef)
 
 
 def _adamw_schedulefree(groups: Groups, config: OptimizerConfig) -> Optimizer:
@@ -226,6 +173,11 @@ def set_mode(optimizer: Optimizer, training: bool) -> None:
         switch()
 
 
+def shows_others(optimizer: Optimizer) -> bool:
+    """Whether the weights to save and to draw pictures with are others than those it trains."""
+    return hasattr(optimizer, "eval")
+
+
 @contextlib.contextmanager
 def eval_weights(optimizer: Optimizer, lora: LoraSet) -> Iterator[None]:
     """Let the adapter hold the weights to save and to draw pictures with while inside.
@@ -233,31 +185,32 @@ def eval_weights(optimizer: Optimizer, lora: LoraSet) -> Iterator[None]:
     Only schedule-free has others than those it trains. They are put back as copies, not computed back: the way there
     and back rounds, and a run that saves must train on with the same bits as one that does not.
     """
-    if not hasattr(optimizer, "eval"):
+    if not shows_others(optimizer):
         yield
         return
-    matrices = lora.parameters()
     flags = [group["train_mode"] for group in optimizer.param_groups]
-    kept = [matrix.detach().clone() for matrix in matrices]
+    kept = lora.weights.clone()
     set_mode(optimizer, training=False)
+    lora.refresh()
     try:
         yield
     finally:
-        with torch.no_grad():
-            for matrix, copy in zip(matrices, kept, strict=True):
-                matrix.copy_(copy)
+        lora.weights.copy_(kept)
+        lora.refresh()
         for group, flag in zip(optimizer.param_groups, flags, strict=True):
             group["train_mode"] = flag
 
 
-def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
-    """Scale all gradients so that their joint 2-norm is at most ``max_norm``; 0 only measures.
+def clip_gradients(gradients: Tensor, max_norm: float) -> Tensor:
+    """Scale ``gradients``, the flat gradient of a LoRA, so that its 2-norm is at most ``max_norm``; 0 only measures.
 
     Returns:
-        The norm before, a float32 scalar on the gradients' device: nothing waits for a GPU here.
+        The norm before, a scalar on the gradients' device: nothing waits for a GPU here.
     """
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads)
+    # In rows first: one sum in 32 bits over all values would be off by per cents on a CPU.
+    rows = torch.linalg.vector_norm(gradients.view(-1, ALIGNMENT), dim=1)
+    norm = torch.linalg.vector_norm(rows, dtype=torch.float64).to(gradients.dtype)
     if max_norm:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        # As torch's clip_grad_norm_: the small number keeps a gradient of zero from dividing by it.
+        gradients.mul_((max_norm / (norm + 1e-6)).clamp_max(1.0))
     return norm

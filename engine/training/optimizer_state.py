@@ -18,7 +18,13 @@ from engine.errors import RunError
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state as copies on the CPU.
+    """The state, its tensors as copies on the CPU; see :func:`optimizer_tensors`."""
+    tensors, plain = optimizer_tensors(optimizer)
+    return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}, plain
+
+
+def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state, its tensors being the optimizer's own, which the next step changes.
 
     Tensors are named ``state.<parameter>.<key>``, parameters numbered through all groups in order. The JSON holds the
     optimizer's class, the groups with all their settings and counters, and the rest of each parameter's state.
@@ -28,7 +34,8 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
     for number, group in enumerate(optimizer.param_groups):
         settings = {key: value for key, value in group.items() if key != "params"}
         packed = {key: _pack(value, f"group.{number}.{key}", tensors) for key, value in settings.items()}
-        groups.append({"parameters": len(group["params"]), "settings": packed})
+        sizes = [parameter.numel() for parameter in group["params"]]
+        groups.append({"parameters": sizes, "settings": packed})
     for index, parameter in enumerate(_parameters(optimizer)):
         entries = optimizer.state.get(parameter, {})
         states.append({key: _pack(value, f"state.{index}.{key}", tensors) for key, value in entries.items()})
@@ -65,7 +72,7 @@ def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = value.detach().contiguous()
         return {"tensor": name}
     if isinstance(value, tuple):
         return {"tuple": [_pack(item, f"{name}.{n}", tensors) for n, item in enumerate(value)]}
@@ -115,11 +122,11 @@ def _checked(optimizer: Optimizer, plain: Mapping[str, Any]) -> tuple[list[Any],
     groups, states = plain.get("groups"), plain.get("state")
     if not isinstance(groups, list) or not isinstance(states, list):
         raise _misfit("its groups or its states are missing", "The training state is incomplete.")
-    have = [len(group["params"]) for group in optimizer.param_groups]
+    have = [[parameter.numel() for parameter in group["params"]] for group in optimizer.param_groups]
     saved = [group["parameters"] for group in groups]
-    if saved != have or len(states) != sum(have):
+    if saved != have or len(states) != sum(map(len, have)):
         raise _misfit(
-            f"it has {saved} parameters by group, the run {have}",
+            f"it has {saved} values by group and parameter, the run {have}",
             "Resume with the [lora] and [optimizer] settings it was saved with.",
         )
     return groups, states

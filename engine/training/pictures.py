@@ -6,7 +6,9 @@ Draws nothing from the run's random numbers and leaves adapter, modes and device
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import PromptConfig, RunConfig
-from engine.events import EventLog, Progress, SampleSaved
+from engine.events import EventLog, Log, Progress, SampleSaved, SteppedDown
+from engine.memory.conditioning import Conditioning
+from engine.memory.exhaustion import first_line, ran_out
 from engine.models.autoencoder import Autoencoder
 from engine.models.family import TextEmbeds
 from engine.text import safe_text
@@ -45,6 +49,8 @@ class Painter:
     Attributes:
         embed: gives the embedding (batch of one) of a text that the caches hold.
         should_stop: asked between sampling steps.
+        conditioning: computes a picture's modulation ahead; None lets the transformer do so step by step.
+        spare: leaves what only training needs off the GPU while inside; asked for where memory runs out.
     """
 
     config: RunConfig
@@ -53,6 +59,8 @@ class Painter:
     events: EventLog
     embed: Callable[[str], TextEmbeds]
     should_stop: Callable[[], bool]
+    conditioning: Conditioning | None = None
+    spare: Callable[[], AbstractContextManager[None]] = nullcontext
     _autoencoder: Autoencoder | None = None
 
     def draw(
@@ -66,6 +74,8 @@ class Painter:
     ) -> list[Path]:
         """Draw ``prompts`` one after the other; a stop asked meanwhile ends early.
 
+        A picture that memory does not suffice for is told and left out.
+
         Args:
             name: gives a picture's file by its number and request, asked just before it is drawn.
             extra: written into every file beside the request.
@@ -78,7 +88,10 @@ class Painter:
             request = request_for(prompt, self.config)
             self.events.append(Progress("sample", index, len(prompts), safe_text(request.prompt, 200)))
             path = name(index, request)
-            if not self.picture(transformer, request, path, extra):
+            drawn = self._somehow(partial(self.picture, transformer, request, path, extra), index, step)
+            if drawn is None:
+                continue
+            if not drawn:
                 break
             written.append(path)
             self.events.append(
@@ -86,6 +99,31 @@ class Painter:
             )
         self.events.append(Progress("sample", len(written), len(prompts)))
         return written
+
+    def _somehow(self, draw: Callable[[], bool], index: int, step: int) -> bool | None:
+        """Draw, with more room each time memory runs out; None where there never is enough."""
+        reason = ""
+        for room, change in (
+            (nullcontext, ("", "", "")),
+            (nullcontext, ("empty_cache", "", "")),
+            (self.spare, ("optimizer_states", "gpu", "host")),
+        ):
+            if reason:
+                self.compute.free_unused()
+                self.events.append(SteppedDown("sampling", step, *change, reason))
+                text = f"Sample {index + 1} at step {step} is drawn again with more memory free: {reason}"
+                self.events.append(Log("warning", text))
+            try:
+                with room():
+                    return draw()
+            except RuntimeError as err:
+                if not ran_out(err):
+                    raise
+                reason = first_line(err)
+        self.compute.free_unused()
+        text = f"Sample {index + 1} at step {step} is left out, memory does not suffice: {reason}"
+        self.events.append(Log("warning", text))
+        return None
 
     def picture(self, transformer: nn.Module, request: PictureRequest, path: Path, extra: dict[str, Any]) -> bool:
         """Draw one picture into ``path``; False if stopped before it was done.
@@ -106,6 +144,7 @@ class Painter:
                 self.compute.device,
                 should_stop=self.should_stop,
                 masked=self.config.model.t5_mask,
+                conditioning=self.conditioning,
             )
         if latents is None:
             return False
@@ -114,15 +153,26 @@ class Painter:
         return True
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Pixels (3, H, W) in [-1, 1]; the autoencoder visits the GPU only for this."""
+        """Pixels (3, H, W) in [-1, 1]; the autoencoder visits the GPU only for this, if there is room for it."""
         if self._autoencoder is None:
             self._autoencoder = self.base.family.load_autoencoder(
                 self.config.model, torch.device("cpu"), torch.float32
             )
-        self._autoencoder.to(self.compute.device)
+        try:
+            return self._decode_on(self.compute.device, self._autoencoder, latents)
+        except RuntimeError as err:
+            if not ran_out(err):
+                raise
+            reason = first_line(err)
+        self.compute.free_unused()
+        self.events.append(Log("warning", f"A sample is decoded by the processor, which takes longer: {reason}"))
+        return self._decode_on(torch.device("cpu"), self._autoencoder, latents)
+
+    def _decode_on(self, device: torch.device, autoencoder: Autoencoder, latents: Tensor) -> Tensor:
+        autoencoder.to(device)
         try:
             with torch.inference_mode():
-                return self._autoencoder.decode(latents.float())[0].cpu()
+                return autoencoder.decode(latents.float())[0].cpu()
         finally:
-            self._autoencoder.to(torch.device("cpu"))
+            autoencoder.to(torch.device("cpu"))
             self.compute.free_unused()

@@ -6,7 +6,7 @@ Encoders live only inside this stage; when it returns they have left the GPU. ``
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,13 @@ from engine.cache.store import Store
 from engine.cache.text import cache_text
 from engine.config import PromptConfig, RunConfig
 from engine.dataset.decoder import Decoder
+from engine.dataset.decoder_pool import DecoderPool
+from engine.dataset.history import CaptionHistory
 from engine.dataset.scan import Sample, file_digest, scan_dataset
 from engine.events import EventLog, Log, Progress
 from engine.files import default_cache_dir
+from engine.memory.plan import check_swap
+from engine.memory.precision import require
 from engine.models.detect import ModelInfo, expect
 from engine.models.family import Family, family_of
 from engine.models.header import file_fingerprint
@@ -43,6 +47,12 @@ class Base:
         """dev or schnell."""
         return self.transformer.variant
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks the transformer has."""
+        params = self.transformer.params
+        return params.get("depth", 0) + params.get("depth_single_blocks", 0)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -61,6 +71,7 @@ def check_base(config: RunConfig) -> Base:
 
     Raises:
         ModelFileError: one is missing, incomplete, damaged or of another kind.
+        ConfigError: more blocks are to stream than there are, or nf4 without bitsandbytes.
     """
     info = expect(config.model.transformer, "transformer")
     for path, kind in (
@@ -69,11 +80,21 @@ def check_base(config: RunConfig) -> Base:
         (config.model.t5, "t5"),
     ):
         expect(path, kind)
+    _check_memory(config, info)
     return Base(family_of(info), info)
 
 
-def scan(config: RunConfig, decoder: Decoder, events: EventLog) -> tuple[Sample, ...]:
-    """Scan the dataset and say every problem in the log.
+def _check_memory(config: RunConfig, info: ModelInfo) -> None:
+    """What [memory] asks for that can be known to fail before anything is scanned or cached."""
+    require(config.memory.precision)
+    if blocks := info.params.get("depth", 0) + info.params.get("depth_single_blocks", 0):
+        check_swap(config.memory.blocks_to_swap, blocks)
+
+
+def scan(
+    config: RunConfig, decoder: Decoder, events: EventLog, known: Mapping[str, str] | None = None
+) -> tuple[Sample, ...]:
+    """Scan the dataset and say every problem in the log; ``known`` are the captions of a run in progress.
 
     Raises:
         DatasetError: nothing can be trained on, or some files have errors; training on the rest silently would not
@@ -83,7 +104,7 @@ def scan(config: RunConfig, decoder: Decoder, events: EventLog) -> tuple[Sample,
     def report(done: int, total: int) -> None:
         events.append(Progress("scan", done, total))
 
-    found = scan_dataset(config.dataset, decoder, report)
+    found = scan_dataset(config.dataset, decoder, report, known)
     for problem in found.problems:
         level = "error" if problem.severity == "error" else "warning"
         events.append(Log(level, f"{safe_text(problem.path)}: {problem.message}"))
@@ -107,22 +128,40 @@ def prompt_captions(prompts: Iterable[PromptConfig], cfg: float) -> set[str]:
 
 
 def prepare(
-    config: RunConfig, base: Base, compute: Compute, events: EventLog, should_stop: Callable[[], bool]
+    config: RunConfig,
+    base: Base,
+    compute: Compute,
+    events: EventLog,
+    should_stop: Callable[[], bool],
+    history: CaptionHistory | None = None,
+    samples: tuple[Sample, ...] = (),
 ) -> Prepared:
     """Scan, plan every epoch and fill both caches.
+
+    Args:
+        config: the run's.
+        base: its model files.
+        compute: where the encoders run.
+        events: where progress and problems are told.
+        should_stop: asked now and then.
+        history: the captions of a run in progress.
+        samples: what another process found; nothing is scanned then.
 
     Raises:
         EngineError: of the kind of what failed, see :func:`scan`, the caches and the model loaders.
         Stopped: ``should_stop`` became true.
     """
     store = open_store(config)
-    with Decoder(config.dataset.max_megapixels) as decoder:
-        samples = scan(config, decoder, events)
-        order = Order(samples, config, compute.processes)
-        views, captions = _unique(order, should_stop)
-        if len(views) + len(captions) > 4 * len(samples):
-            text = f"Crops, flips or captions vary: {len(views)} views and {len(captions)} captions are cached"
-            events.append(Log("info", text))
+    with Decoder(config.dataset.max_megapixels) as scanner:
+        samples = samples or scan(config, scanner, events, history.latest() if history else None)
+    order = Order(samples, config, compute.processes)
+    for epoch, texts in sorted(history.epochs.items() if history else ()):
+        order.take(epoch, {s.index: texts[str(s.path)] for s in samples if str(s.path) in texts})
+    views, captions = _unique(order, should_stop)
+    if len(views) + len(captions) > 4 * len(samples):
+        text = f"Crops, flips or captions vary: {len(views)} views and {len(captions)} captions are cached"
+        events.append(Log("info", text))
+    with DecoderPool(config.dataset.max_megapixels) as decoder:
         latents = _latents(config, base, compute, views, store, decoder, events, should_stop)
     texts = embed_texts(
         config,
@@ -135,7 +174,7 @@ def prepare(
     )
     if store.damaged:
         events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
-    return Prepared(base, order, store, latents, texts, identity(config, base, samples, compute))
+    return Prepared(base, order, store, latents, texts, identity(config, base, order, compute))
 
 
 def _unique(order: Order, should_stop: Callable[[], bool]) -> tuple[list[View], set[str]]:
@@ -155,7 +194,7 @@ def _latents(
     compute: Compute,
     views: list[View],
     store: Store,
-    decoder: Decoder,
+    decoder: DecoderPool,
     events: EventLog,
     should_stop: Callable[[], bool],
 ) -> dict[View, str]:
@@ -170,6 +209,7 @@ def _latents(
         fingerprint,
         lambda done, total, name: _report(events, "cache latents", done, total, name),
         should_stop,
+        _warn(events),
     )
     if should_stop():
         raise Stopped
@@ -199,22 +239,32 @@ def embed_texts(
         fingerprint,
         lambda done, total, name: _report(events, "cache text", done, total, name),
         should_stop,
+        _warn(events),
     )
     if should_stop():
         raise Stopped
     return found
 
 
+def _warn(events: EventLog) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        events.append(Log("warning", text))
+
+    return tell
+
+
 def _report(events: EventLog, stage: str, done: int, total: int, name: str) -> None:
     events.append(Progress(stage, done, total, safe_text(name, 200)))
 
 
-def identity(config: RunConfig, base: Base, samples: tuple[Sample, ...], compute: Compute) -> dict[str, str]:
+def identity(config: RunConfig, base: Base, order: Order, compute: Compute) -> dict[str, str]:
     """Digests of what a resumed run must share with the one it goes on from, by a name a user knows."""
     pictures = hashlib.sha256()
-    for sample in samples:
+    for sample in order.samples:
         pictures.update(f"{sample.repeats}/{sample.regularization}/{file_digest(sample.path)}\n".encode())
-    captions = hashlib.sha256("\0".join(sample.caption for sample in samples).encode("utf-8", "surrogatepass"))
+    # The captions that the run began with: what was edited since is in its history.
+    first = "\0".join(order.caption(sample, 1) for sample in order.samples)
+    captions = hashlib.sha256(first.encode("utf-8", "surrogatepass"))
     family, model = base.family, config.model
     encoders = family.autoencoder_fingerprint(model, torch.float32) + family.text_fingerprint(
         model, compute.encoder_dtype
@@ -243,11 +293,12 @@ def settings_digest(config: RunConfig, processes: int) -> str:
             "optimizer": True,
             "schedule": True,
             "training": True,
+            "memory": {"precision", "compute"},
         },
         exclude={
             "dataset": {"folders": {"__all__": {"path"}}},
             "lora": {"resume_from"},
-            "training": {"state_every_steps", "device"},
+            "training": {"state_every_steps", "device", "threads", "gradient_checkpointing"},
         },
     )
     return hashlib.sha256(f"{sorted(trained.items())}/{processes}".encode()).hexdigest()

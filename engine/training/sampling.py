@@ -11,7 +11,7 @@ schnell has none, and noise is drawn unpacked, so a seed gives the same picture 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,17 @@ from engine.training.flow import resolution_shift
 from engine.training.png import picture_pixels, save_png
 
 if TYPE_CHECKING:
+    from engine.memory.conditioning import Conditioning
     from engine.models.family import Family, TextEmbeds
+    from engine.models.modulation import Modulation
 
 __all__ = ["PictureRequest", "draw_latents", "flow_schedule", "initial_noise", "picture_pixels", "save_png"]
 
 MIN_SIDE = 64
 """Smallest side in pixels: the pocket model's; FLUX.1 itself wants 256 and more."""
+
+AHEAD = 256
+"""Modulations of a picture computed in one pass; more only in pictures of more than 128 steps."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def draw_latents(
     should_stop: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
     masked: bool = False,
+    conditioning: Conditioning | None = None,
 ) -> Tensor | None:
     """Draw one picture: Euler steps ``x += (t_next - t) * velocity`` in float32 from noise to latents.
 
@@ -111,6 +117,8 @@ def draw_latents(
         should_stop: asked before every step.
         progress: told (steps done, steps) after every step.
         masked: mask padding tokens of the text, as in training.
+        conditioning: computes the modulation of all steps and both prompts ahead, in one pass over its weights;
+            None lets the transformer do so step by step, with the same result.
 
     Returns:
         Latents (1, 16, H/8, W/8), float32, on ``device``; None if it was stopped.
@@ -121,12 +129,14 @@ def draw_latents(
     x = initial_noise(request, family.latent_channels, family.downscale).to(device)
     tokens = x.shape[2] * x.shape[3] // family.patch**2
     times = flow_schedule(request.steps, tokens, family.sampling_shift(variant))
+    texts = [text] if request.cfg == 1.0 or negative_text is None else [text, negative_text]
     with eval_mode(transformer), torch.no_grad():
+        coming = modulations_ahead(conditioning, times[:-1], texts, request.guidance)
         for step in range(request.steps):
             if should_stop is not None and should_stop():
                 return None
             sigma = torch.full((1,), times[step], dtype=torch.float32, device=device)
-            v = guided_velocity(family, transformer, x, sigma, text, negative_text, request, masked)
+            v = guided_velocity(family, transformer, x, sigma, text, negative_text, request, masked, next(coming))
             x = x + (times[step + 1] - times[step]) * v
             if progress is not None:
                 progress(step + 1, request.steps)
@@ -142,8 +152,12 @@ def guided_velocity(
     negative_text: TextEmbeds | None,
     request: PictureRequest,
     masked: bool,
+    modulations: Sequence[Modulation | None] = (None, None),
 ) -> Tensor:
     """The velocity under classifier-free guidance: ``negative + (positive - negative) * cfg``; cfg 1 costs nothing.
+
+    Args:
+        modulations: what was computed ahead for the prompt and the negative prompt.
 
     Returns:
         Tensor of the shape of ``x``, float32.
@@ -151,13 +165,37 @@ def guided_velocity(
     Raises:
         ValueError: ``cfg`` is not 1 and there are no negative embeddings.
     """
-    positive = family.velocity(transformer, x, sigma, text, request.guidance, masked).float()
+    positive = family.velocity(transformer, x, sigma, text, request.guidance, masked, modulations[0]).float()
     if request.cfg == 1.0:
         return positive
     if negative_text is None:
         raise ValueError("classifier-free guidance needs the negative prompt's embeddings (an empty prompt will do)")
-    negative = family.velocity(transformer, x, sigma, negative_text, request.guidance, masked).float()
+    negative = family.velocity(transformer, x, sigma, negative_text, request.guidance, masked, modulations[1]).float()
     return negative + (positive - negative) * request.cfg
+
+
+def modulations_ahead(
+    conditioning: Conditioning | None, times: Sequence[float], texts: Sequence[TextEmbeds], guidance: float
+) -> Iterator[Sequence[Modulation | None]]:
+    """For each noise level the modulation of every text (batches of 1), computed for as many levels as fit a table.
+
+    Yields:
+        One modulation for each of ``texts``, on the compute device; None each without a ``conditioning``.
+    """
+    if conditioning is None:
+        while True:
+            yield (None, None)
+    width = len(texts)
+    pooled = torch.cat([text.pooled for text in texts])
+    for first in range(0, len(times), AHEAD // width):
+        levels = torch.tensor(times[first : first + AHEAD // width], dtype=torch.float32)
+        table = conditioning.table(
+            levels.repeat_interleave(width),
+            pooled.repeat(len(levels), 1),
+            torch.full((len(levels) * width,), float(guidance)),
+        )
+        for step in range(len(levels)):
+            yield [table.take(step * width + n, 1, conditioning.device) for n in range(width)]
 
 
 @contextlib.contextmanager

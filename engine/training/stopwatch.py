@@ -35,6 +35,11 @@ class Stopwatch:
         if isinstance(last, torch.cuda.Event):
             last.synchronize()
 
+    def ready(self) -> bool:
+        """Whether the device has reached the last mark."""
+        last = self._marks[-1][1]
+        return not isinstance(last, torch.cuda.Event) or bool(last.query())
+
     def seconds(self) -> dict[str, float]:
         """Seconds by part; on a GPU only after :meth:`wait`."""
         spent: dict[str, float] = {}

@@ -13,7 +13,8 @@ from engine.events import StepDone
 from engine.run import Run
 from tests.bench.bench_overhead import bench_config
 from tui.app import KilnApp
-from tui.terminal import own_terminal
+from tui.terminal.driver import own_terminal
+from tui.workplace import Workplace
 
 PHASES, PHASE_S, SETTLE_S = 15, 6.0, 2.0
 """Odd phases have the screen, so it is framed by phases without. What happens while a phase settles, when the screen
@@ -30,7 +31,7 @@ def step_times(run: Run) -> list[float]:
 def show(run: Run, seconds: float) -> None:
     """Show the full screen for so long."""
     with own_terminal() as terminal:
-        app = KilnApp(run, terminal=terminal)
+        app = KilnApp(Workplace.around(run), terminal=terminal)
         timer = threading.Timer(seconds, lambda: app.call_from_thread(app.exit))
         timer.start()
         app.run()

@@ -107,3 +107,22 @@ def test_processes_share_a_step():
 def test_items_names_everything_the_caches_need(epochs):
     order = Order([sample(i) for i in range(3)], config(training={"epochs": epochs}))
     assert len(list(order.items())) == 3 * epochs
+
+
+@pytest.mark.parametrize("changed", [(0, 2), (0, 5), (6,), ()], ids=["concept", "both", "regularization", "none"])
+def test_captions_from_names_what_later_epochs_will_ask_for(changed):
+    regular = [sample(i, regularization=True, caption="a house, a tree, a road") for i in range(5, 15)]
+    samples = [sample(i, repeats=1 + i % 2, caption="a cat, a mat, a hat") for i in range(5)] + regular
+    order = Order(samples, config(dataset={"captions": {"shuffle": True}}, training={"epochs": 6}))
+    texts = {index: f"red {index}, green {index}, blue {index}" for index in changed}
+    wanted = order.captions_from(3, texts)
+    order.take(3, texts)
+    items = [item for epoch in range(3, 7) for item in seen(order, epoch)]
+    assert wanted == {item.caption for item in items if item.view.sample.index in texts}
+
+
+@pytest.mark.parametrize("captions", [{}, {"shuffle": True}], ids=["fixed", "shuffled"])
+def test_nothing_changed_walks_no_epoch(monkeypatch, captions):
+    order = Order([sample(i) for i in range(5)], config(dataset={"captions": captions}, training={"epochs": 6}))
+    monkeypatch.setattr(Order, "_seen", None)
+    assert order.captions_from(2, {}) == set()

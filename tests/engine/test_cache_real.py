@@ -18,6 +18,7 @@ from engine.cache.text import cache_text
 from engine.config import BucketConfig, DatasetConfig, FolderConfig, ModelConfig
 from engine.dataset.buckets import place
 from engine.dataset.decoder import Decoder
+from engine.dataset.decoder_pool import DecoderPool
 from engine.dataset.scan import scan_dataset
 from engine.errors import DatasetError
 from engine.models.autoencoder import Autoencoder, load_autoencoder
@@ -40,8 +41,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as running:
+def decoder() -> Iterator[DecoderPool]:
+    with DecoderPool(workers=2) as running:
         yield running
 
 
@@ -64,8 +65,9 @@ def dataset(folder: Path) -> DatasetConfig:
     )
 
 
-def views_of(config: DatasetConfig, decoder: Decoder) -> list[View]:
-    samples = scan_dataset(config, decoder).samples
+def views_of(config: DatasetConfig) -> list[View]:
+    with Decoder() as scanner:
+        samples = scan_dataset(config, scanner).samples
     return [View(s, place(s.width, s.height, config.resolution, config.buckets)) for s in samples]
 
 
@@ -73,15 +75,17 @@ def autoencoder() -> Autoencoder:
     return load_autoencoder(MODEL.autoencoder, CPU, torch.float32)
 
 
-def fill(views: list[View], config: DatasetConfig, store: Store, decoder: Decoder, **given: Any) -> dict[View, str]:
+def fill(
+    views: list[View], config: DatasetConfig, store: Store, decoder: DecoderPool, **given: Any
+) -> dict[View, str]:
     fingerprint = encoder_fingerprint(MODEL.autoencoder, torch.float32)
-    stop = given.get("stop", lambda: False)
-    return cache_latents(views, config, store, decoder, autoencoder, fingerprint, lambda *_: None, stop)
+    stop, told = given.get("stop", lambda: False), given.get("told", lambda *_: None)
+    return cache_latents(views, config, store, decoder, autoencoder, fingerprint, told, stop)
 
 
-def test_cached_latents_are_the_pictures(store: Store, decoder: Decoder) -> None:
+def test_cached_latents_are_the_pictures(store: Store, decoder: DecoderPool) -> None:
     config = dataset(POCKET / "demo" / "train")
-    views = views_of(config, decoder)[:4]
+    views = views_of(config)[:4]
     keys = fill(views, config, store, decoder)
     net = autoencoder()
     for view in views:
@@ -94,14 +98,16 @@ def test_cached_latents_are_the_pictures(store: Store, decoder: Decoder) -> None
         assert np.abs(back - original).mean() < 16, view.sample.name
 
 
-def test_a_killed_stage_goes_on_with_the_same_bits(tmp_path: Path, decoder: Decoder) -> None:
+def test_a_killed_stage_goes_on_with_the_same_bits(tmp_path: Path, decoder: DecoderPool) -> None:
     config = dataset(POCKET / "demo" / "train")
-    views = views_of(config, decoder)[:5]
+    views = views_of(config)[:5]
     whole, halves = Store(tmp_path / "whole"), Store(tmp_path / "halves")
     keys = fill(views, config, whole, decoder)
-    asked = iter(range(100))
-    first = fill(views, config, halves, decoder, stop=lambda: next(asked) >= 7)
-    assert 0 < len(first) < 5
+    told: list[str] = []
+    first = fill(
+        views, config, halves, decoder, told=lambda *about: told.append(about[2]), stop=lambda: len(told) >= 2
+    )
+    assert len(first) == 2
     assert fill(views[::-1], config, halves, decoder) == keys
     for key in keys.values():
         one, other = whole.get(key), halves.get(key)
@@ -110,7 +116,7 @@ def test_a_killed_stage_goes_on_with_the_same_bits(tmp_path: Path, decoder: Deco
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_pictures_as_people_have_them(tmp_path: Path, store: Store, decoder: Decoder) -> None:
+def test_pictures_as_people_have_them(tmp_path: Path, store: Store, decoder: DecoderPool) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -123,7 +129,7 @@ def test_pictures_as_people_have_them(tmp_path: Path, store: Store, decoder: Dec
     alpha.save(folder / "clear.png")
     Image.fromarray(noise).convert("L").save(folder / "grey.png")
     config = dataset(folder).model_copy(update={"resolution": 96})
-    views = views_of(config, decoder)
+    views = views_of(config)
     keys = fill(views, config, store, decoder)
     shapes = {view.sample.name: tuple(store.get(key)["mean"].shape) for view, key in keys.items()}  # type: ignore[index]
     assert shapes["wide.jpg"][2] > shapes["wide.jpg"][1]
@@ -137,7 +143,7 @@ def test_pictures_as_people_have_them(tmp_path: Path, store: Store, decoder: Dec
     assert float((on_white["mean"] - on_black["mean"]).abs().max()) > 0.1
 
 
-def test_a_truncated_picture_is_named(tmp_path: Path, store: Store, decoder: Decoder) -> None:
+def test_a_truncated_picture_is_named(tmp_path: Path, store: Store, decoder: DecoderPool) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     Image.fromarray(np.zeros((96, 96, 3), np.uint8)).save(folder / "good.png")
@@ -146,7 +152,7 @@ def test_a_truncated_picture_is_named(tmp_path: Path, store: Store, decoder: Dec
     (folder / "torn.jpg").write_bytes(data[: len(data) // 2])
     config = dataset(folder)
     with pytest.raises(DatasetError, match=r"(?s).*torn\.jpg"):
-        fill(views_of(config, decoder), config, store, decoder)
+        fill(views_of(config), config, store, decoder)
 
 
 def embed(family: Family, captions: list[str], store: Store, model: ModelConfig = MODEL) -> dict[str, str]:

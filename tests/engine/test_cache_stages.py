@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ PLACE = Placement(bucket_w=64, bucket_h=64, resized_w=64, resized_h=80, left=0, 
 class FakeDecoder:
     """Pixels that depend on path and placement only; notes every call."""
 
+    workers = 2
+
     def __init__(self) -> None:
         self.calls: list[tuple[Path, Placement, str, bool]] = []
         self.threads: set[str] = set()
 
-    def pixels(self, path: Path, placement: Placement, background: str, flip: bool) -> np.ndarray:
+    def pixels(self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1) -> np.ndarray:
         self.calls.append((path, placement, background, flip))
         self.threads.add(threading.current_thread().name)
         if path.read_bytes() == b"broken":
@@ -56,8 +58,9 @@ class FakeAutoencoder:
         if self.oom:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         mean = torch.nn.functional.avg_pool2d(pixels.mean(1, keepdim=True), 8).repeat(1, 16, 1, 1)
-        if self.bad is not None and abs(float(pixels.mean()) - self.bad) < 1e-4:
-            mean[..., 0, 0] = float("nan")
+        for row, picture in enumerate(pixels):
+            if self.bad is not None and abs(float(picture.mean()) - self.bad) < 1e-4:
+                mean[row, :, 0, 0] = float("nan")
         return mean, torch.full_like(mean, 0.1)
 
     def to(self, device: object) -> FakeAutoencoder:
@@ -78,15 +81,19 @@ class FakeTextEncoder:
     def __init__(self, dtype: torch.dtype = torch.float32, bad: str = "") -> None:
         self.dtype, self.bad = dtype, bad
         self.seen: list[str] = []
+        self.calls = 0
+        self.remark = "slow memory"
         self.closed = False
 
-    def encode(self, captions: list[str]) -> Embeds:
-        self.seen += captions
-        value = torch.tensor([float(len(caption)) for caption in captions])
-        if self.bad and self.bad in captions:
-            value = value * float("inf")
-        states = value[:, None, None].repeat(1, 5, 7).to(self.dtype)
-        return Embeds(value[:, None].repeat(1, 3).to(self.dtype), states, torch.ones(len(captions), 5).bool())
+    def encode_each(self, captions: Sequence[str], told: Callable[[int, int], None]) -> Iterator[Embeds]:
+        self.calls += 1
+        for number in range(2 * len(captions)):
+            told(number, 2 * len(captions))
+        for caption in captions:
+            self.seen.append(caption)
+            value = torch.tensor([float(len(caption))]) * (float("inf") if caption == self.bad != "" else 1.0)
+            states = value[:, None, None].repeat(1, 5, 7).to(self.dtype)
+            yield Embeds(value[:, None].repeat(1, 3).to(self.dtype), states, torch.ones(1, 5).bool())
 
     def close(self) -> None:
         self.closed = True
@@ -102,6 +109,8 @@ class Bench:
     decoder: FakeDecoder
     progress: list[tuple[int, int, str]]
     encoders: list[Any]
+    work: list[tuple[int, int, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def sample(self, name: str, data: bytes) -> Sample:
         path = self.root / name
@@ -124,7 +133,9 @@ class Bench:
             return self.encoders[-1]
 
         decoder: Any = self.decoder
-        return cache_latents(views, self.config, self.store, decoder, load, print_, self._told, stop)
+        return cache_latents(
+            views, self.config, self.store, decoder, load, print_, self._told, stop, self.notes.append
+        )
 
     def text(
         self, captions: list[str], stop: Callable[[], bool] = lambda: False, print_: str = "te", **encoder: Any
@@ -135,10 +146,10 @@ class Bench:
             self.encoders.append(FakeTextEncoder(**encoder))
             return self.encoders[-1]
 
-        return cache_text(captions, self.store, load, print_, self._told, stop)
+        return cache_text(captions, self.store, load, print_, self._told, stop, self.notes.append)
 
     def _told(self, done: int, total: int, name: str) -> None:
-        self.progress.append((done, total, name))
+        (self.work if "%" in name else self.progress).append((done, total, name))
 
 
 @pytest.fixture
@@ -158,7 +169,7 @@ def test_latents_are_encoded_once(bench: Bench) -> None:
     views = bench.views(5)
     keys = bench.latents(views)
     assert list(keys) == views
-    assert bench.encoders[0].batches == 5
+    assert bench.encoders[0].batches == 1
     assert [done for done, _, _ in bench.progress] == [1, 2, 3, 4, 5]
     assert {total for _, total, _ in bench.progress} == {5}
     assert {name for _, _, name in bench.progress} == {f"{n:02d}.png" for n in range(5)}
@@ -229,7 +240,7 @@ def test_damaged_and_torn_latents_are_redone(bench: Bench) -> None:
     torn.write_bytes(torn.read_bytes()[:100])
     bench.store = Store(bench.store.root)
     assert bench.latents(views) == keys
-    assert bench.encoders[-1].batches == 2
+    assert bench.encoders[-1].batches == 1
     assert sorted(bench.store.damaged) == sorted([keys[views[1]], keys[views[2]]])
     redone = bench.store.get(keys[views[1]])
     assert good is not None
@@ -241,7 +252,7 @@ def test_a_swapped_autoencoder_redoes_all(bench: Bench) -> None:
     views = bench.views(3)
     first = bench.latents(views)
     second = bench.latents(views, print_="another")
-    assert bench.encoders[1].batches == 3
+    assert bench.encoders[1].batches == 1
     assert not set(first.values()) & set(second.values())
 
 
@@ -281,7 +292,7 @@ def test_a_picture_changed_since_the_scan_is_refused(bench: Bench) -> None:
     with pytest.raises(DatasetError, match="changed") as caught:
         bench.latents(views, stop=edit_meanwhile)
     assert "01.png" in caught.value.detail
-    assert bench.store.stats().entries == 1
+    assert bench.store.stats().entries == 0, "they would have been encoded together"
 
 
 def test_a_stop_keeps_what_is_done(bench: Bench) -> None:
@@ -291,7 +302,7 @@ def test_a_stop_keeps_what_is_done(bench: Bench) -> None:
     assert bench.store.stats().entries == 2
     assert bench.encoders[0].device == "cpu"
     assert len(bench.latents(views)) == 6
-    assert bench.encoders[1].batches == 4
+    assert bench.encoders[1].batches == 1
     assert bench.latents(views, stop=lambda: True) == {}
 
 
@@ -326,7 +337,9 @@ def test_one_edited_caption_is_one_embedding(bench: Bench) -> None:
     captions = [f"a picture of {n}" for n in range(6)]
     keys = bench.text(captions)
     assert bench.encoders[0].seen == captions
+    assert bench.encoders[0].calls == 1, "one call reads the weights once"
     assert bench.encoders[0].closed
+    assert bench.notes == ["slow memory"]
     edited = [*captions[:3], "a picture of three.", *captions[4:]]
     after = bench.text(edited)
     assert bench.encoders[1].seen == ["a picture of three."]
@@ -394,6 +407,16 @@ def test_a_stop_among_captions(bench: Bench) -> None:
     assert bench.text(["a", "b", "c"], stop=lambda: True) == {}
 
 
+def test_a_stop_in_the_middle_of_the_encoder_s_work(bench: Bench) -> None:
+    bench.text(["a"])
+    assert [done for done, _, _ in bench.work] == [0, 0]
+    assert "50 % of the encoder's work on 1 captions" in bench.work[1][2]
+    bench.work.clear()
+    assert bench.text(["a", "b", "c"], stop=lambda: len(bench.work) >= 2) == {"a": text_key("a", "te")}
+    assert bench.encoders[1].seen == []
+    assert bench.encoders[1].closed
+
+
 def test_a_full_disk_while_caching_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.text(["a"])
     bench.latents(bench.views(1))
@@ -411,5 +434,5 @@ def test_a_full_disk_while_caching_loses_nothing(bench: Bench, monkeypatch: pyte
     monkeypatch.undo()
     assert bench.store.stats().entries == 2
     assert len(bench.latents(bench.views(3))) == 3
-    assert bench.encoders[-1].batches == 2
+    assert bench.encoders[-1].batches == 1
     assert not [path for path in bench.store.root.rglob("*.part")]

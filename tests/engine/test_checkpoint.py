@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.errors import DiskError, RunError
+from engine.training import checkpoint
 from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state, sweep
 
 
@@ -118,3 +119,13 @@ def test_what_a_kill_leaves_half_done_is_cleared_up(tmp_path):
     assert os.listdir(tmp_path) == ["step-00000007"]
     loaded, _ = load_newest(tmp_path)
     assert loaded is not None and loaded.place.step == 7
+
+
+def test_a_whole_state_of_another_format_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    save_state(tmp_path, state(3), keep=2)
+    monkeypatch.undo()
+    with pytest.raises(RunError, match="another version") as caught:
+        load_newest(tmp_path)
+    assert "format 1" in caught.value.detail and "lora.resume_from" in caught.value.hint
+    assert [folder.name for folder in generations(tmp_path)] == ["step-00000003"]

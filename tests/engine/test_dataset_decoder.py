@@ -292,7 +292,7 @@ def test_a_child_that_died_idle_costs_nothing(tmp_path: Path) -> None:
 def test_a_picture_that_takes_too_long(tmp_path: Path) -> None:
     """The child is killed, the picture named."""
     path = picture_file(tmp_path)
-    with Decoder(time_limit_s=0.3) as decoder:
+    with Decoder(time_limit_s=1.5) as decoder:  # a loaded machine may take a while over the good one
         decoder.probe(path)
         child_of(decoder).send_signal(signal.SIGSTOP)
         with pytest.raises(DatasetError, match="time limit"):

@@ -69,7 +69,7 @@ def test_a_torn_last_line_is_ended_and_passed_over(tmp_path):
 
 @pytest.mark.parametrize("kind", sorted(EVENT_TYPES))
 def test_every_kind_of_event_survives_json(kind):
-    values = {"int": 3, "float": 0.25, "str": "a\x1b[2Jb\u2028"}
+    values = {"int": 3, "float": 0.25, "str": "a\x1b[2Jb\u2028", "tuple[str, ...]": ("\udcff", "b")}
     cls = EVENT_TYPES[kind]
     event = cls(**{name: values[str(typ)] for name, typ in cls.__annotations__.items()})
     entry = Entry(7, 12.5, event)

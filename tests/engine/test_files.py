@@ -1,6 +1,7 @@
 """Durable writes, safe names, run folders."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DiskError
-from engine.files import RunFolder, atomic_path, atomic_write, create_run_folder, disk_error, slug
+from engine.files import RunFolder, atomic_path, atomic_write, create_run_folder, disk_error, is_held, slug
 
 
 def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path):
@@ -86,3 +87,13 @@ def test_lora_names_tell_what_they_are(tmp_path):
     assert folder.lora(3, 30, "manual").name == "fox-s000030.safetensors"
     assert folder.lora(3, 30, "final").name == "fox.safetensors"
     assert folder.lora(3, 30, "final", "diffusers").name == "fox.diffusers.safetensors"
+
+
+def test_whether_a_lock_is_held_can_be_seen(tmp_path):
+    lock = tmp_path / "run.lock"
+    assert not is_held(lock)
+    with open(lock, "w") as file:
+        assert not is_held(lock)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_held(lock)
+    assert not is_held(lock)

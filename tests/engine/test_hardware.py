@@ -16,8 +16,24 @@ import pynvml
 import pytest
 
 from engine.events import EventLog, MemorySampled
-from engine.hardware.gpu import GIB, GpuReader, probe_gpus, read_gpus, visible_gpus
-from engine.hardware.monitor import MemorySampler, container_limit, host_memory
+from engine.hardware.cards import card_of
+from engine.hardware.gpu import GIB, GpuReader, Link, probe_gpus, read_gpus, visible_gpus
+from engine.hardware.host import (
+    container_limit,
+    control_groups,
+    free_disk_gb,
+    host_memory,
+    on_one_disk,
+    read_memory,
+    standing_parent,
+    usable_cores,
+)
+from engine.hardware.monitor import MemorySampler
+from engine.hardware.nvml import process_name
+from engine.hardware.others import APPLE, nvidia_on_bus, other_graphics
+
+PATIENCE_S = 60.0
+"""A loaded machine gives a thread its turn late."""
 
 SENSORS = (
     "nvmlDeviceGetName",
@@ -30,6 +46,20 @@ SENSORS = (
     "nvmlDeviceGetComputeRunningProcesses",
     "nvmlDeviceGetGraphicsRunningProcesses",
     "nvmlSystemGetDriverVersion",
+    "nvmlSystemGetCudaDriverVersion",
+    "nvmlSystemGetProcessName",
+    "nvmlDeviceGetCurrPcieLinkGeneration",
+    "nvmlDeviceGetMaxPcieLinkGeneration",
+    "nvmlDeviceGetGpuMaxPcieLinkGeneration",
+    "nvmlDeviceGetCurrPcieLinkWidth",
+    "nvmlDeviceGetMaxPcieLinkWidth",
+    "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlDeviceGetPowerManagementDefaultLimit",
+    "nvmlDeviceGetDisplayMode",
+    "nvmlDeviceGetDisplayActive",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetMigDeviceHandleByIndex",
 )
 
 
@@ -70,6 +100,33 @@ class Driver:
         self.set("nvmlDeviceGetComputeRunningProcesses", lambda handle: processes)
         self.set("nvmlDeviceGetGraphicsRunningProcesses", lambda handle: processes[1:2])
         self.set("nvmlSystemGetDriverVersion", lambda: "580.65")
+        self.set("nvmlSystemGetCudaDriverVersion", lambda: 13010)
+        self.set("nvmlSystemGetProcessName", lambda pid: f"/usr/bin/program{pid}".encode())
+        for name, value in (("Curr", 1), ("Max", 4), ("GpuMax", 5)):
+            self.set(f"nvmlDeviceGet{name}PcieLinkGeneration", lambda handle, value=value: value)
+        self.set("nvmlDeviceGetCurrPcieLinkWidth", lambda handle: 8)
+        self.set("nvmlDeviceGetMaxPcieLinkWidth", lambda handle: 16)
+        self.set("nvmlDeviceGetEnforcedPowerLimit", lambda handle: 350_000)
+        self.set("nvmlDeviceGetPowerManagementDefaultLimit", lambda handle: 450_000)
+        self.set("nvmlDeviceGetDisplayMode", lambda handle: 0)
+        self.set("nvmlDeviceGetDisplayActive", lambda handle: 0)
+        self.set("nvmlDeviceGetMigMode", _raise(pynvml.NVML_ERROR_NOT_SUPPORTED))
+        self.set("nvmlDeviceGetMaxMigDeviceCount", lambda handle: 0)
+        self.set("nvmlDeviceGetMigDeviceHandleByIndex", _raise(pynvml.NVML_ERROR_NOT_FOUND))
+
+    def cut(self, *profiles: str) -> None:
+        """Switch MIG mode on for GPU 0, an A100, with a slice a profile; others stay whole."""
+        self.set("nvmlDeviceGetMigMode", lambda handle: (1, 1) if handle == 0 else (0, 0))
+        self.set("nvmlDeviceGetMaxMigDeviceCount", lambda handle: 7)
+        self.set(
+            "nvmlDeviceGetMigDeviceHandleByIndex",
+            lambda handle, number: 100 + number if number < len(profiles) else _raise(pynvml.NVML_ERROR_NOT_FOUND)(),
+        )
+        whole = "NVIDIA A100-SXM4-40GB"
+        self.set(
+            "nvmlDeviceGetName", lambda handle: f"{whole} MIG {profiles[handle - 100]}" if handle >= 100 else whole
+        )
+        self.set("nvmlDeviceGetUUID", lambda handle: f"MIG-{handle}" if handle >= 100 else f"GPU-{handle}a")
 
     def set(self, name: str, call: Any) -> None:
         self.patch.setattr(pynvml, name, call)
@@ -85,6 +142,9 @@ def test_a_whole_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (gpu.celsius, gpu.watts, gpu.percent) == (67, 312.5, 93.0)
     assert gpu.compute_capability == (8, 9)
     assert [(process.pid, process.used_gb) for process in gpu.processes] == [(77, None), (4321, 2.0)]
+    assert (gpu.own_gb, gpu.cuda, gpu.limit_watts, gpu.default_watts) == (5.0, (13, 1), 350.0, 450.0)
+    assert gpu.link == Link(generation=1, most_generation=4, card_generation=5, width=8, most_width=16)
+    assert (gpu.mig, gpu.slice, gpu.display) == (False, "", False)
     assert driver.opened == 0
 
 
@@ -96,6 +156,67 @@ def test_any_sensor_may_be_missing(monkeypatch: pytest.MonkeyPatch, sensor: str,
     Driver(monkeypatch).set(sensor, _raise(code))
     (gpu,) = read_gpus()
     assert gpu.name
+    assert card_of(gpu).vram_gb == 24
+
+
+def test_a_card_with_a_desktop_names_who_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    driver = Driver(monkeypatch)
+    driver.set("nvmlDeviceGetDisplayActive", lambda handle: 1)
+    (gpu,) = read_gpus()
+    assert gpu.shared and gpu.display
+    first, second = gpu.processes
+    assert (first.draws, second.draws) == (False, True)
+    (tmp_path / "4321").mkdir()
+    (tmp_path / "4321" / "comm").write_text("Xorg\n")
+    assert process_name(4321, tmp_path) == "Xorg"
+    assert process_name(77, tmp_path) == "program77"  # the system does not tell, the driver does
+    driver.set("nvmlSystemGetProcessName", _raise(pynvml.NVML_ERROR_NOT_FOUND))
+    assert process_name(77, tmp_path) == ""
+    driver.set("nvmlDeviceGetDisplayActive", _raise(pynvml.NVML_ERROR_NOT_SUPPORTED))
+    driver.set("nvmlDeviceGetGraphicsRunningProcesses", lambda handle: [])
+    (gpu,) = read_gpus()
+    assert gpu.display is False and not gpu.shared
+
+
+def test_two_unequal_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(monkeypatch, count=2)
+    names = {0: "NVIDIA GeForce RTX 3060", 1: "NVIDIA GeForce RTX 5090"}
+    driver.set("nvmlDeviceGetName", names.__getitem__)
+    memory = {0: SimpleNamespace(total=8 * GIB, used=GIB, free=7 * GIB)}
+    memory[1] = SimpleNamespace(total=32 * GIB, used=GIB, free=31 * GIB)
+    driver.set("nvmlDeviceGetMemoryInfo", memory.__getitem__)
+    assert [(card.name, card.vram_gb, card.rates.bandwidth) for card in map(card_of, read_gpus())] == [
+        ("RTX 3060", 8.0, 240), ("RTX 5090", 32.0, 1792),
+    ]  # fmt: skip
+
+
+def test_slices_stand_in_place_of_their_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver(monkeypatch, count=2).cut("3g.20gb", "1c.2g.10gb")
+    gpus = read_gpus()
+    assert [(gpu.index, gpu.uuid, gpu.slice, gpu.mig) for gpu in gpus] == [
+        (0, "MIG-100", "3g.20gb", True), (0, "MIG-101", "1c.2g.10gb", True), (1, "GPU-1a", "", False),
+    ]  # fmt: skip
+    assert card_of(gpus[0]).rates.bf16 == pytest.approx(312 * 3 / 7)
+    assert [gpu.uuid for gpu in visible_gpus(gpus, "MIG-101")] == ["MIG-101"]
+    assert [gpu.uuid for gpu in visible_gpus(gpus, "0,1")] == ["MIG-100"]  # of slices CUDA sees one, and nothing else
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [gpu.uuid for gpu in visible_gpus(gpus)] == ["MIG-100"]
+
+
+def test_mig_mode_without_slices_leaves_a_gpu_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver(monkeypatch).cut()
+    (gpu,) = read_gpus()
+    assert gpu.mig and gpu.slice == ""
+
+
+def test_who_reads_every_second_asks_for_the_load_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(monkeypatch)
+    asked: list[int] = []
+    driver.set("nvmlDeviceGetComputeRunningProcesses", asked.append)
+    with GpuReader() as reader:
+        (gpu,) = reader.read(load_only=True)
+    assert (gpu.used_gb, gpu.percent, gpu.watts, gpu.celsius) == (6.0, 93.0, 312.5, 67)
+    assert gpu.link == Link() and gpu.processes == () and not asked
 
 
 def test_no_sensor_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +320,7 @@ def test_the_sampler_samples_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     events = EventLog()
     sampler = MemorySampler(events, interval_s=0.01, peak=lambda: 7.5)
     sampler.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while len(_samples(events)) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     sampler.stop()
@@ -218,22 +339,23 @@ def test_the_sampler_samples_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_sampler_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     Driver(monkeypatch).set("nvmlInit", _raise(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     events = EventLog()
-    with MemorySampler(events, interval_s=60):
-        deadline = time.monotonic() + 5
+    before = set(threading.enumerate())
+    with MemorySampler(events, interval_s=600):
+        deadline = time.monotonic() + PATIENCE_S
         while not _samples(events) and time.monotonic() < deadline:
             time.sleep(0.01)
     (sample,) = _samples(events)
     assert sample.host_used_gb > 0
     assert (sample.vram_total_gb, sample.vram_peak_gb) == (0.0, 0.0)
-    assert not [thread for thread in threading.enumerate() if thread.name == "memory-sampler"]
+    assert set(threading.enumerate()) <= before  # and what another test left may end meanwhile
 
 
 def test_the_sampler_follows_the_gpu_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(monkeypatch, count=2)
     driver.set("nvmlDeviceGetTemperature", lambda handle, sensor: 40 + handle)
     events = EventLog()
-    with MemorySampler(events, interval_s=60, uuid="GPU-1"):
-        deadline = time.monotonic() + 5
+    with MemorySampler(events, interval_s=600, uuid="GPU-1"):
+        deadline = time.monotonic() + PATIENCE_S
         while not _samples(events) and time.monotonic() < deadline:
             time.sleep(0.01)
     assert _samples(events)[0].gpu_celsius == 41.0
@@ -256,3 +378,69 @@ def test_a_containers_limit_is_read(tmp_path: Path) -> None:
     assert container_limit(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     assert container_limit(tmp_path) == (350, 1000)
+
+
+def test_free_memory_is_what_the_narrower_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_memory()
+    assert 0 < whole.free < whole.total and 0 <= whole.swap_free <= whole.swap
+    monkeypatch.setattr("engine.hardware.host.container_limit", lambda group: (GIB // 4, GIB // 2))
+    narrow = read_memory()
+    assert narrow.limited and (narrow.used, narrow.total, narrow.free) == (0.25, 0.5, 0.25)
+    monkeypatch.setattr("engine.hardware.host.container_limit", lambda group: (3 * GIB, 2 * GIB))
+    assert read_memory().free == 0.0  # over its limit, about to be reclaimed
+
+
+def test_cores_are_what_affinity_and_container_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5}, raising=False)
+    monkeypatch.setattr("engine.hardware.host.control_groups", lambda: [tmp_path, tmp_path / "none"])
+    assert usable_cores() == 6
+    for text, cores in (("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6), ("x", 6)):
+        (tmp_path / "cpu.max").write_text(f"{text}\n")
+        assert usable_cores() == cores
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert usable_cores() == 8  # the last quota is none
+
+
+def test_every_control_group_above_a_process_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "cgroup"
+    assert control_groups(tmp_path, own) == [tmp_path]
+    own.write_text("4:memory:/old\n0::/job_7/step_0\n")
+    groups = control_groups(tmp_path, own)
+    assert groups == [tmp_path / "job_7" / "step_0", tmp_path / "job_7", tmp_path]
+    groups[0].mkdir(parents=True)
+    (groups[1] / "memory.max").write_text(f"{GIB}\n")  # the job's limit, its step has none
+    (groups[1] / "memory.current").write_text(f"{GIB // 2}\n")
+    (groups[1] / "memory.stat").write_text("inactive_file 0\n")
+    monkeypatch.setattr("engine.hardware.host.control_groups", lambda: groups)
+    assert host_memory()[:2] == (0.5, 1.0) and read_memory().limited
+
+
+def test_disks_of_folders_that_are_not_there_yet(tmp_path: Path) -> None:
+    new = tmp_path / "a" / "b"
+    assert standing_parent(new) == tmp_path and standing_parent(tmp_path / ("x" * 300)) == tmp_path
+    (tmp_path / "file").write_text("")
+    assert standing_parent(tmp_path / "file" / "runs") == tmp_path
+    free = free_disk_gb(new)
+    assert free is not None and free > 0
+    assert on_one_disk(new, tmp_path / "c")
+    assert not on_one_disk(new, Path("/proc"))
+
+
+def test_graphics_of_other_makers_are_said_to_be_limited(tmp_path: Path) -> None:
+    assert other_graphics(tmp_path, "Linux", "x86_64") == ()
+    for number, vendor in enumerate(("0x1002", "0x8086", "0x10de", "0x1002")):
+        (tmp_path / f"card{number}" / "device").mkdir(parents=True)
+        (tmp_path / f"card{number}" / "device" / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / f"card{number}-DP-1").mkdir()
+    amd, intel = other_graphics(tmp_path, "Linux", "x86_64")
+    assert "AMD" in amd and "ROCm" in amd and "Intel" in intel
+    for number, (vendor, kind) in enumerate((("0x10de", "0x040300"), ("0x1002", "0x030000"))):  # sound of one, AMD's
+        (tmp_path / f"0{number}").mkdir()
+        (tmp_path / f"0{number}" / "vendor").write_text(vendor)
+        (tmp_path / f"0{number}" / "class").write_text(kind)
+    assert not nvidia_on_bus(tmp_path) and not nvidia_on_bus(tmp_path / "none")
+    (tmp_path / "00" / "class").write_text("0x030200\n")
+    assert nvidia_on_bus(tmp_path)
+    assert other_graphics(tmp_path, "Darwin", "arm64") == (APPLE,)
+    assert other_graphics(tmp_path, "Darwin", "x86_64") == ()

@@ -1,14 +1,21 @@
 """Filling caches and drawing pictures without a run."""
 
+import json
+import shutil
+from types import SimpleNamespace
+
 import pytest
 from PIL import Image
 from pocket import finish, pocket_config
 
 from engine.config import PromptConfig
 from engine.errors import EngineError
-from engine.events import EventLog, Progress, SampleSaved
+from engine.events import EventLog, Log, Progress, SampleSaved
 from engine.jobs import fill_caches, sample_pictures
+from engine.memory.calibration import decisions
 from engine.run import Run
+from engine.training.pictures import Painter
+from engine.training.products import _linears
 
 
 def test_caches_filled_beforehand_are_used_by_the_run(tmp_path):
@@ -42,6 +49,38 @@ def test_pictures_with_and_without_lora(tmp_path):
     assert Image.open(first).tobytes() == Image.open(again).tobytes() != Image.open(base).tobytes()
     assert "a zorple at the left" in Image.open(first).text["parameters"]
     assert len([e for e in events.since(0) if isinstance(e.event, SampleSaved)]) == 3
+
+
+def test_pictures_are_computed_as_the_run_computed(tmp_path, monkeypatch):
+    """What the run measured counts for its LoRA; without it every product is wide."""
+    config = pocket_config(tmp_path, training={"epochs": 0, "steps": 1})
+    packed = config.memory.model_copy(update={"precision": "int8", "compute": "8bit", "blocks_to_swap": 3})
+    config = config.model_copy(update={"memory": packed})
+    run = finish(Run(config))
+    table = json.loads(run.folder.products.read_bytes())["linears"]
+    lora = run.folder.root / "test.safetensors"
+    elsewhere = shutil.copy(lora, tmp_path / "moved.safetensors")
+    found = {}
+    draw = Painter.draw
+
+    def drawing(self, transformer, *rest):
+        found[len(found)] = decisions(_linears(SimpleNamespace(source=transformer.source)))
+        return draw(self, transformer, *rest)
+
+    monkeypatch.setattr(Painter, "draw", drawing)
+    logs = []
+    for file in (lora, elsewhere, None):
+        events = EventLog()
+        [picture] = sample_pictures(config, file, [PromptConfig(prompt="x", seed=1)], tmp_path / "out", events)
+        assert picture.is_file()
+        logs.append([entry.event.text for entry in events.since(0) if isinstance(entry.event, Log)])
+    assert found[0] == {name: tuple(pair) for name, pair in table.items()}
+    assert any(map(any, found[0].values()))
+    assert not any(map(any, found[1].values())) and not any(map(any, found[2].values()))
+    assert any("as in the run" in text for text in logs[0])
+    assert all(any("none was measured" in text for text in log) for log in logs[1:])
+    for log in logs:
+        assert any("emulated on a processor" in text for text in log) and any("kernels" in text for text in log)
 
 
 def test_a_broken_lora_is_refused(tmp_path):

@@ -11,16 +11,17 @@ from torch import nn
 
 from engine.config import LoraConfig
 from engine.errors import ConfigError, ModelFileError
-from engine.lora.adapter import LoraLinear, LoraSet, Strength, describe_linears, inject
+from engine.lora.adapter import LoraLinear, LoraSet, describe_linears, inject, make_adapters
 from engine.lora.targets import Target, select_targets
 from engine.models.flux import FluxTransformer
 
 
 def _linear(config: LoraConfig | None = None, rank: int = 4, alpha: float = 2.0) -> LoraLinear:
     torch.manual_seed(1)
-    module = LoraLinear(
-        nn.Linear(12, 10), Target("x", "single", 12, 10, rank, alpha), config or LoraConfig(), Strength()
-    )
+    base = nn.Linear(12, 10)
+    target = Target("x", "single", 12, 10, rank, alpha)
+    lora = make_adapters([target], config or LoraConfig(), 0, torch.device("cpu"))
+    module = LoraLinear(base, lora.adapters["x"])
     nn.init.normal_(module.down)
     nn.init.normal_(module.up)
     return module
@@ -45,7 +46,7 @@ def test_forward_is_base_plus_scaled_update() -> None:
     x = torch.randn(3, 5, 12)
     wanted = x @ (module.base.weight + 0.5 * module.up @ module.down).T + module.base.bias
     torch.testing.assert_close(module(x), wanted)
-    module.strength.value = 0.25
+    module.adapter.strength.value = 0.25
     quarter = x @ (module.base.weight + 0.125 * module.up @ module.down).T + module.base.bias
     torch.testing.assert_close(module(x), quarter)
 
@@ -211,23 +212,29 @@ def test_dropouts_repeat_with_the_global_seed_and_rest_in_eval_mode() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_delta_norm_is_the_frobenius_norm_of_the_product() -> None:
-    module = _linear(rank=4, alpha=2.0)
-    wanted = torch.linalg.matrix_norm(0.5 * module.up @ module.down)
-    torch.testing.assert_close(module.delta_norm(), wanted)
-
-
 def test_clip_norms_brings_updates_down_to_the_limit() -> None:
     _, lora = _model()
     _randomise(lora)
-    before = {name: m.scale * m.up @ m.down for name, m in lora.modules.items()}
+    before = {name: m.scale * m.up @ m.down for name, m in lora.adapters.items()}
     norms = torch.stack([delta.norm() for delta in before.values()])
     limit = norms.median().item()
     reported = lora.clip_norms(limit)
     torch.testing.assert_close(reported, norms)
-    for name, module in lora.modules.items():
-        after = module.scale * module.up @ module.down
+    for name, adapter in lora.adapters.items():
+        after = adapter.scale * adapter.up @ adapter.down
         torch.testing.assert_close(after, before[name] * min(1.0, limit / before[name].norm().item()))
+
+
+def test_clip_norms_changes_nothing_where_the_step_is_held_back() -> None:
+    _, lora = _model()
+    _randomise(lora)
+    state = lora.state()
+    lora.clip_norms(1e-3, held=torch.tensor(True))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in lora.state().items())
+    lora.clip_norms(1e-3, held=torch.tensor(False))
+    assert not torch.equal(
+        lora.state()["single_blocks.0.linear1.lora_up.weight"], state["single_blocks.0.linear1.lora_up.weight"]
+    )
 
 
 def test_clip_norms_off_and_on_zero_updates_changes_nothing() -> None:

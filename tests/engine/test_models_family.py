@@ -13,9 +13,10 @@ from model_files import TINY, random_tensors, sparse_file, tiny_flux, write
 from engine.config import LORA_KINDS, ModelConfig
 from engine.errors import ModelFileError
 from engine.models.detect import detect, expect
-from engine.models.family import FLUX1, Family, FluxTextEncoder, TextEmbeds, family_of
+from engine.models.family import FLUX1, Family, TextEmbeds, family_of
 from engine.models.flux import FluxParams, FluxTransformer, image_ids, pack_latents, text_ids, unpack_latents
 from engine.models.flux_file import load_flux
+from engine.models.flux_text import FluxTextEncoder
 from engine.models.text_layout import T5Sizes, t5_layout
 
 FILES = Path(__file__).resolve().parents[2] / "engine" / "models" / "pocket" / "files"

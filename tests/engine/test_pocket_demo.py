@@ -13,7 +13,7 @@ from engine.lora.adapter import inject
 from engine.lora.formats import load_lora
 from engine.models.pocket.evaluate import Pocket, judge_concept, load_pocket
 from engine.run import Run
-from profiles.recipes import demo_config
+from profiles.starters import demo_config
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -17,6 +17,7 @@ from engine.lora.adapter import describe_linears, inject
 from engine.lora.targets import select_targets
 from engine.models.family import FLUX1
 from engine.models.flux import FluxParams, FluxTransformer, image_ids, pack_latents, text_ids, unpack_latents
+from engine.models.modulation import Modulation
 from engine.training.sampling import PictureRequest, draw_latents, eval_mode, flow_schedule, initial_noise
 
 TINY = FluxParams(
@@ -48,7 +49,14 @@ class TinyFamily:
         return variant != "schnell"
 
     def velocity(
-        self, transformer: nn.Module, latents: Tensor, sigmas: Tensor, text: Embeds, guidance: float, masked: bool
+        self,
+        transformer: nn.Module,
+        latents: Tensor,
+        sigmas: Tensor,
+        text: Embeds,
+        guidance: float,
+        masked: bool,
+        modulation: Modulation | None = None,
     ) -> Tensor:
         self.calls.append({"sigma": sigmas.clone(), "dtype": latents.dtype, "text": text, "masked": masked})
         batch, _, height, width = latents.shape
@@ -68,7 +76,14 @@ class Constant(TinyFamily):
     """A velocity that is the mean of the text states: enough to check the arithmetic of guidance."""
 
     def velocity(
-        self, transformer: nn.Module, latents: Tensor, sigmas: Tensor, text: Embeds, guidance: float, masked: bool
+        self,
+        transformer: nn.Module,
+        latents: Tensor,
+        sigmas: Tensor,
+        text: Embeds,
+        guidance: float,
+        masked: bool,
+        modulation: Modulation | None = None,
     ) -> Tensor:
         self.calls.append({"text": text, "training": transformer.training})
         return torch.full_like(latents, float(text.states.mean()))
@@ -185,10 +200,17 @@ class DroppingFamily(TinyFamily):
     """A family whose model drops values while it is in training mode."""
 
     def velocity(
-        self, transformer: nn.Module, latents: Tensor, sigmas: Tensor, text: Embeds, guidance: float, masked: bool
+        self,
+        transformer: nn.Module,
+        latents: Tensor,
+        sigmas: Tensor,
+        text: Embeds,
+        guidance: float,
+        masked: bool,
+        modulation: Modulation | None = None,
     ) -> Tensor:
         inner, dropout = transformer  # type: ignore[misc]
-        return dropout(super().velocity(inner, latents, sigmas, text, guidance, masked))
+        return dropout(super().velocity(inner, latents, sigmas, text, guidance, masked, modulation))
 
 
 def test_modes_and_gradients_are_left_as_found() -> None:

@@ -56,7 +56,7 @@ rank = 16
 epochs = 0
 steps = {steps}
 batch_size = 1
-gradient_checkpointing = true
+gradient_checkpointing = "full"
 
 [saving]
 every_epochs = 0

@@ -266,7 +266,7 @@ def write_picture(path: Path, index: int, part: float, side: int = 64) -> None:
     path.write_bytes(data)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> bool:
     """Wait for ``condition``; False when it did not come true in time."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -278,7 +278,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
 
 def main() -> int:
     """Show a fake run full screen."""
-    from tui.app import run_app
+    from tui.foreground import run_foreground
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs-dir", type=Path, required=True)
@@ -295,13 +295,14 @@ def main() -> int:
         fail_at=args.fail_at,
     )  # fmt: skip
     if args.noise:
-        _make_noise(run)
+        make_noise(run)
     if args.crash:
-        _plan_crash()
-    return run_app(run)
+        plan_crash()
+    return run_foreground(run)
 
 
-def _make_noise(run: FakeRun) -> None:
+def make_noise(run: FakeRun) -> None:
+    """Have ``run`` write to descriptors 1 and 2 while it runs, as libraries do."""
     memory = run._memory
 
     def noisy() -> None:
@@ -313,13 +314,18 @@ def _make_noise(run: FakeRun) -> None:
     run._memory = noisy  # type: ignore[method-assign]
 
 
-def _plan_crash() -> None:
-    from tui.widgets.plot import LossPlot
+def plan_crash() -> None:
+    """Have the screen break as soon as the run trains."""
+    from tui.widgets.status import StatusLine
 
-    def chart(plot: LossPlot) -> None:
-        raise RuntimeError("a crash for the test")
+    paint = StatusLine.paint
 
-    LossPlot.chart = chart  # type: ignore[method-assign,assignment]
+    def broken(line: StatusLine, width: int, height: int) -> object:
+        if line.view.step:
+            raise RuntimeError("a crash for the test")
+        return paint(line, width, height)
+
+    StatusLine.paint = broken  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,14 +55,36 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"usage: kiln {name}" in capsys.readouterr().out
 
 
-def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    assert "kiln demo" in capsys.readouterr().out
+def test_without_a_terminal_no_command_prints_help_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    told = capsys.readouterr()
+    assert "kiln demo" in told.out and "no terminal" in told.err
+
+
+def test_a_dumb_terminal_is_told_so_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdin", Tty())
+    monkeypatch.setattr("sys.stdout", Tty())
+    assert main([]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "'dumb'" in told and "kiln train RUN.toml" in told
+
+
+class Tty(io.StringIO):
+    """Text that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("lorakiln ")
+    told = capsys.readouterr().out.split()[1]
+    root = Path(__file__).resolve().parents[2]
+    assert told == tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
 
 
 def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

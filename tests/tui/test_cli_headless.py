@@ -38,7 +38,7 @@ from tui.headless import run_headless
 from tui.job import run_job
 from tui.progress import Progress as Bar
 from tui.progress import bar, plain_line, status_line
-from tui.report import decimated, loss_plot, report
+from tui.report import decimated, loss_plot, report, whole_ticks
 from tui.view import LogLine, RunView, fold
 
 CONFIG = """\
@@ -261,11 +261,19 @@ def test_a_resumed_run_is_followed_from_where_it_stood(tmp_path: Path, capfd: py
     folder = resumable(tmp_path)
     run = PlayedRun([RunStarted("cat", "", "flux1", "dev", 2, 10, 4, 8), step(9), step(10)])
     run.folder = folder
-    played_on = run._play
+    played_on, since, seen = run._play, run.events.since, threading.Event()
+
+    def followed(seq: int) -> list[Entry]:
+        entries = since(seq)
+        if entries:
+            seen.set()
+        return entries
+
+    run.events.since = followed  # type: ignore[method-assign]
 
     def play() -> None:
         run.events.append(Log("warning", "said before the file is open"))
-        time.sleep(0.5)
+        assert seen.wait(30)
         run.events.open_file(folder.events)
         run.events.append(StateChanged("preparing"))
         played_on()
@@ -344,3 +352,13 @@ def test_a_run_goes_on_when_nobody_reads_its_progress(monkeypatch: pytest.Monkey
     shown.line(LogLine(0.0, "info", "lost"))
     shown.update(view_of_events(played()))
     shown.close()
+
+
+@pytest.mark.parametrize(
+    ("last", "most", "ticks"),
+    [(390, 5, [100, 200, 300]), (7, 8, [1, 2, 3, 4, 5, 6, 7]), (48.5, 5, [10, 20, 30, 40]), (0, 6, []),
+     (2000, 4, [500, 1000, 1500, 2000])],
+    ids=range(5),
+)  # fmt: skip
+def test_ticks_are_whole_steps(last: float, most: int, ticks: list[int]) -> None:
+    assert whole_ticks(last, most) == ticks

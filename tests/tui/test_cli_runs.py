@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from engine.files import RunFolder, create_run_folder
 from tui.__main__ import main
 from tui.commands import sample
 from tui.run_list import latest_unfinished, list_runs
+from tui.run_shelf import read_cards
 
 CONFIG = """\
 name = "cat"
@@ -85,6 +87,18 @@ def test_runs_are_listed_with_state_and_figures(runs_dir: Path, capsys: pytest.C
     assert listed["cat"]["loras"] == [str(runs_dir / "cat/cat-e0002.safetensors")]
 
 
+def test_the_newest_lora_is_the_one_written_last(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file saved by hand is named by its step, and its name comes after those of later epochs."""
+    folder = runs_dir / "cat"
+    for age, name in ((9, "cat-s000003.safetensors"), (5, "cat-e0002.safetensors"), (1, "cat-e0003.safetensors")):
+        (folder / name).touch()
+        os.utime(folder / name, (1_700_000_000 - age,) * 2)
+    assert main(["runs", str(runs_dir)]) == 0
+    assert "cat-e0003.safetensors and 2 more" in capsys.readouterr().out
+    (card,) = read_cards([folder], {})
+    assert [path.name for path, _ in card.files][::2] == ["cat-s000003.safetensors", "cat-e0003.safetensors"]
+
+
 def test_a_run_whose_lock_is_held_is_running(runs_dir: Path) -> None:
     with open(runs_dir / "cut/run.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -102,6 +116,22 @@ def test_show_and_compare(runs_dir: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["runs", "--runs-dir", str(runs_dir), "show", "cow"]) == 2
     assert "There are: cat, cat-2," in capsys.readouterr().err
     assert main(["runs", "compare", "cat"]) == 2
+
+
+def test_runs_where_the_setup_form_puts_them_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs"]) == 2
+    assert "Name the folder" in capsys.readouterr().err
+    make_run(Path("model"), "cat", RunDone("stopped", 6, 2, "", 5.0), StateChanged("stopped"))
+    assert main(["runs"]) == 0 and "cat   stopped" in capsys.readouterr().out
+    make_run(Path("runs"), "dog")
+    assert main(["runs"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["cat", "dog"]
+    assert main(["runs", "compare", "cat", "dog"]) == main(["runs", "show", "cat"]) == 0
+    assert main(["runs", "show", "cow"]) == 2
+    assert "cow in runs or model" in capsys.readouterr().err
 
 
 def test_the_files_of_a_moved_run_are_shown_where_they_are(

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from pocket import pictures
 from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.events import CheckpointSaved, Event, RunDone, RunFailed, RunStarted, StepDone, entry_from_json
-from profiles.recipes import demo_config
+from profiles.starters import demo_config
 from tui.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +49,20 @@ def events_of(text: str) -> list[Event]:
     return [entry_from_json(line).event for line in text.splitlines()]
 
 
-def test_cache_then_train_as_json(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def two(work: Path, capfd: pytest.CaptureFixture[str]) -> Path:
+    """The folder of a finished run, trained by the first test that wants it: each may be the first of its process."""
+    folder = work / "runs/two"
+    if not folder.exists():
+        assert main(["train", str(work / "two.toml")]) == 0
+        capfd.readouterr()
+    return folder
+
+
+def test_cache_then_train_as_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pictures(tmp_path / "pictures", PICTURES)
+    save_config(small(tmp_path, "two", epochs=2), tmp_path / "two.toml")
+    work = tmp_path
     assert main(["cache", str(work / "two.toml")]) == 0
     assert capfd.readouterr().out == ""
     assert main(["train", str(work / "two.toml"), "--json"]) == 0
@@ -63,7 +75,9 @@ def test_cache_then_train_as_json(work: Path, capfd: pytest.CaptureFixture[str])
     assert (run / "two.safetensors").is_file()
 
 
-def test_a_second_run_never_overwrites_and_reports_in_words(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_never_overwrites_and_reports_in_words(
+    work: Path, two: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["train", str(work / "two.toml")]) == 0
     out, err = capfd.readouterr()
     assert "Run two-2 finished at step 2 of 2" in out
@@ -73,10 +87,10 @@ def test_a_second_run_never_overwrites_and_reports_in_words(work: Path, capfd: p
     assert "two-2  finished  2/2    2/2" in capfd.readouterr().out
 
 
-def test_sample_draws_with_the_last_lora(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sample_draws_with_the_last_lora(two: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = [
         "sample",
-        str(work / "runs/two"),
+        str(two),
         "--prompt",
         "a zorple",
         "--seed",
@@ -88,7 +102,7 @@ def test_sample_draws_with_the_last_lora(work: Path, capfd: pytest.CaptureFixtur
     ]
     assert main(words) == 0
     path = Path(capfd.readouterr().out.strip())
-    assert path.parent == work / "runs/two/samples/by-hand"
+    assert path.parent == two / "samples/by-hand"
     with Image.open(path) as picture:
         assert picture.size == (64, 80)
         assert "a zorple" in str(picture.info)
@@ -122,7 +136,7 @@ def check_stopped(work: Path, seen: list[Event], resumed: bool) -> None:
     assert os.listdir(work / "runs/endless/state")
 
 
-def test_sigterm_saves_and_stops_a_real_process(work: Path) -> None:
+def test_a_run_that_sigterm_stopped_goes_on_until_sigint(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "tui", "train", str(work / "endless.toml"), "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -138,18 +152,21 @@ def test_sigterm_saves_and_stops_a_real_process(work: Path) -> None:
     assert process.returncode == 143, err
     check_stopped(work, seen + events_of(out), resumed=False)
 
-
-def test_sigint_stops_a_resumed_run(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
     events = work / "runs/endless/events.jsonl"
     before = events.stat().st_size
+    over = threading.Event()
 
     def interrupt() -> None:
         while b"StepDone" not in events.read_bytes()[before:]:
-            time.sleep(0.02)
+            if over.wait(0.02):
+                return
         os.kill(os.getpid(), signal.SIGINT)
 
     watcher = threading.Thread(target=interrupt)
     watcher.start()
-    assert main(["train", str(work / "endless.toml"), "--json", "--resume"]) == 130
-    watcher.join()
+    try:
+        assert main(["train", str(work / "endless.toml"), "--json", "--resume"]) == 130
+    finally:
+        over.set()
+        watcher.join()
     check_stopped(work, events_of(capfd.readouterr().out), resumed=True)

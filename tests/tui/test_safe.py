@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.segment import ControlType, Segment
 from rich.style import Style
 from textual.strip import Strip
+from watching import text_of, until
 
 from tui.app import KilnApp
 from tui.safe import ascii_only, install_backstop, neutral, safe
+from tui.screens.dialogs import ErrorDialog
+from tui.workplace import Workplace
 
 HOSTILE = (
     "\x1b]52;c;QQ==\x1b\\", "\x1b]0;title\x07", "\x9b2J", "\x1bc", "\x1b[6n", "a\rb", "\x00", "\x7f", "\u202egpj.png",
@@ -81,25 +84,34 @@ def test_the_backstop_catches_raw_strips_and_spares_control_segments() -> None:
         install_backstop()
 
 
+def test_another_terminal_gets_its_own_colours() -> None:
+    """Styles outlive terminals in a host, and remember the codes of the first."""
+    install_backstop()
+    style = Style(color="#ffa62b", bgcolor="#111417", bold=True)
+    sent = {}
+    for system in ("truecolor", "256", "standard", "truecolor"):
+        console = Console(file=io.StringIO(), force_terminal=True, color_system=system)  # type: ignore[arg-type]
+        sent[system] = Strip([Segment("text", style)]).render(console)
+    assert "38;2;255;166;43" in sent["truecolor"] and "38;5;" in sent["256"]
+    assert "38;" not in sent["standard"] and "48;" not in sent["standard"] and "text" in sent["standard"]
+
+
 async def test_hostile_names_prompts_and_lines_do_no_harm(tmp_path: Path) -> None:
     """Every widget of the screen, fed with all payloads at once, without an exception or a leak."""
     hostile = " ".join(HOSTILE).replace("\ud800", "")
     run = FakeRun(tmp_path, epochs=2, steps_per_epoch=6, step_s=0.004, hostile=hostile, fail_at=9)
-    app = KilnApp(run)
+    app = KilnApp(Workplace.around(run, tmp_path))
     async with app.run_test(size=(160, 45), notifications=True) as pilot:
-        for _ in range(60):
-            await pilot.pause(0.1)
-            if app.bridge.view.failure is not None:
-                break
-            assert_harmless(app)
+        await until(pilot, lambda: assert_harmless(app) or app.workplace.view.failure is not None)
         app.notify(hostile)
-        await pilot.pause(0.4)
+        # The words stand in a pane before the dialog opens, and keys pressed in between would be the dialog's.
+        await until(pilot, lambda: isinstance(app.screen, ErrorDialog) and "24.1 GB wanted" in text_of(app))
         assert_harmless(app)
-        assert "24.1 GB wanted" in text_of(app)
-        await pilot.press("escape", "l", "z")
-        await pilot.pause(0.3)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.workbench)
+        await pilot.press("l", "z")
+        await until(pilot, lambda: "no caption" in text_of(app))
         assert_harmless(app)
-        assert "no caption" in text_of(app)
     assert run.join(5)
     assert app.crash == ""
 
@@ -107,11 +119,6 @@ async def test_hostile_names_prompts_and_lines_do_no_harm(tmp_path: Path) -> Non
 def lines_of(app: KilnApp) -> list[Strip]:
     """The strips on the screen."""
     return app.screen._compositor.render_strips()
-
-
-def text_of(app: KilnApp) -> str:
-    """The text on the screen."""
-    return "\n".join(strip.text for strip in lines_of(app))
 
 
 def assert_harmless(app: KilnApp) -> None:

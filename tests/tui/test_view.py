@@ -13,18 +13,24 @@ from fake_run import FakeRun, wait_until
 
 from engine.commands import Pause, Resume, SaveNow, StopAtEpoch
 from engine.events import (
+    CaptionsTaken,
     CheckpointSaved,
     Entry,
     EpochDone,
+    Foreseen,
     Log,
+    MemoryHeld,
     MemorySampled,
+    Probed,
     Progress,
     RunDone,
     RunFailed,
     RunStarted,
     SampleSaved,
+    Slowed,
     StateChanged,
     StepDone,
+    SteppedDown,
     StopPlanned,
     entry_from_json,
     replay,
@@ -75,7 +81,7 @@ def test_live_and_replayed_views_are_the_same(tmp_path: Path) -> None:
     run.start()
     assert wait_until(lambda: bool(bridge.poll()) and bridge.view.state == "paused")
     run.submit(Resume())
-    assert run.join(10)
+    assert run.join(60)
     bridge.finish()
     assert bridge.view.done is not None and bridge.view.step == 24
     assert run.folder is not None
@@ -86,8 +92,12 @@ def test_every_kind_of_event_replays_to_the_same_view() -> None:
     rng = random.Random(3)
     kinds: list[Any] = [
         STARTED, StateChanged("training"), Progress("scan", 1, 9, "x"), MemorySampled(1.5, 8.0, 0.3),
+        MemoryHeld(8.0, 0.7, 1.6, 0.8, 0.3, 11.5), Probed(14.2, 13.0, 9.0, 2.13, 4608, 1024, 1024, 1, 24.0, 0.5),
+        Foreseen(14.0, 2.0, "a\x1b[2Jb"), Slowed(4, 1.8, "spill", "a\x1b[2Jb", ("memory.blocks_to_swap = 12",)),
+        SteppedDown("training", 9, "blocks_to_swap", "0", "28", "full"),
         Log("warning", "a\x1b[2Jb"), StopPlanned(3), StateChanged("paused", "asked"), EpochDone(1, 10, 0.4),
         CheckpointSaved("/r/a.safetensors", 10, 1, "epoch", 1000), SampleSaved("/r/a.png", 10, 1, 0, "p", 1),
+        CaptionsTaken(2, ("/d/a.png", "/d/\udcffb.png")), CaptionsTaken(3, ("/d/a.png",)),
         step(3, math.nan), step(4, 0.25), RunFailed("t", "d", "h", "tb"), RunDone("stopped", 4, 1, "/r/x", 3.2),
     ]  # fmt: skip
     events = [kinds[0], *(rng.choice(kinds) for _ in range(300))]
@@ -97,6 +107,15 @@ def test_every_kind_of_event_replays_to_the_same_view() -> None:
         fold(live, entry)
         fold(replayed, entry_from_json(entry.to_json()))
     assert same(live, replayed)
+
+
+def test_captions_taken_are_kept_by_picture_and_told_in_the_log() -> None:
+    names = tuple(f"/d/{number}\x1b[2J.png" for number in range(5))
+    view = folded(STARTED, CaptionsTaken(2, names), CaptionsTaken(3, names[:1]))
+    assert view.captions_taken == {names[0]: 3} | dict.fromkeys(names[1:], 2)
+    first, second = (line.text for line in list(view.log)[-2:])
+    assert first.startswith("edited captions count from epoch 2: 0") and first.endswith(" and 2 more")
+    assert second.startswith("edited caption counts from epoch 3: 0") and "\x1b" not in first + second
 
 
 def test_average_is_bias_corrected_and_survives_nan() -> None:
@@ -223,10 +242,62 @@ def test_the_bridge_closes_a_gap_from_the_file(tmp_path: Path) -> None:
     run = FakeRun(tmp_path, epochs=2, steps_per_epoch=8, step_s=0.001)
     run.events.__init__(ring_size=10)  # type: ignore[misc]
     run.start()
-    assert run.join(10)
+    assert run.join(60)
     bridge = Bridge(run)
     assert wait_until(lambda: bool(bridge.poll()) or bridge.view.done is not None)
     bridge.finish()
     assert run.folder is not None
     assert same(bridge.view, view_of(run.folder.events))
     assert len(list(replay(run.folder.events))) > 10
+
+
+def test_what_memory_holds_is_kept_as_last_told() -> None:
+    first, second = MemoryHeld(8.0, 0.7, 1.6, 0.8, 0.3, 11.5), MemoryHeld(8.0, 0.7, 1.6, 0.9, 0.3, 11.6)
+    assert folded(first, second).memory_held == second
+
+
+def test_forward_and_backward_are_told_by_newer_runs_only() -> None:
+    old = StepDone(1, 1, 0.5, 1e-4, 0.7, 1.0, 0.1, 0.8, 0.1)
+    new = StepDone(2, 1, 0.5, 1e-4, 0.7, 1.0, 0.1, 0.8, 0.1, forward_s=0.3, backward_s=0.5, stall_s=0.05)
+    assert folded(STARTED, old).step_halves is None
+    assert folded(STARTED, new).step_halves == (0.3, 0.5, 0.05)
+
+
+PROBED = Probed(14.2, 13.0, 9.0, 2.13, 4608, 1024, 1024, 1, 24.0, 0.5)
+
+
+def test_a_probe_is_told_beside_its_forecast_in_one_line() -> None:
+    view = folded(STARTED, PROBED)
+    assert view.probed == PROBED and view.foreseen is None and len(view.log) == 1
+    view = folded(STARTED, PROBED, Foreseen(14.0, 2.0, "3 measurements on this machine"))
+    assert view.foreseen is not None and view.log[-1].text == (
+        "probe of 1024x1024: peak 14.2 of 24.0 GB, forecast 14.0 (+1.4%); 2.13 s a step, forecast 2.00 s (+6%); "
+        "forecast by 3 measurements on this machine"
+    )
+    view = folded(STARTED, PROBED, Foreseen(0.0, 0.0, "Not a model: x"))
+    assert view.log[-1].text == "probe of 1024x1024: peak 14.2 of 24.0 GB, 2.13 s a step; no forecast: Not a model: x"
+    full = folded(STARTED, Probed(23.8, 22.0, 9.0, 2.13, 4608, 1024, 1024, 1, 24.0, 0.5), Foreseen(14.0, 2.0)).log[-1]
+    assert full.level == "warning" and full.text.endswith("the card is full")
+    assert folded(STARTED, PROBED, Foreseen(14.0, 2.0), PROBED).foreseen is None, "a new probe waits for its own"
+
+
+def test_steps_that_take_longer_are_told_until_they_do_not() -> None:
+    slow = Slowed(40, 1.8, "spill", "Steps take 1.8 times as long", ("memory.blocks_to_swap = 12",))
+    view = folded(STARTED, slow)
+    assert view.slowed == slow and (view.log[-1].level, view.log[-1].text) == ("warning", slow.text)
+    over = folded(STARTED, slow, Slowed(90, 1.0, "over", "Steps are as quick as they were"))
+    assert over.slowed is None and over.log[-1].level == "info"
+    assert folded(STARTED, slow, STARTED).slowed is None, "a resumed run begins anew"
+
+
+def test_what_was_changed_when_memory_ran_out_stays_in_view() -> None:
+    down = [
+        SteppedDown("training", 9, "empty_cache", "", "", "out of memory"),
+        SteppedDown("training", 9, "blocks_to_swap", "0", "14", "out of memory"),
+        SteppedDown("training", 9, "blocks_to_swap", "14", "28", "out of memory"),
+    ]
+    view = folded(STARTED, *down, Log("warning", "Out of memory at step 9: blocks_to_swap 14 -> 28"), step(9))
+    assert view.stepped_down == down
+    assert [line.text for line in view.log if line.level == "warning"] == [
+        "Out of memory at step 9: blocks_to_swap 14 -> 28"
+    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from fake_run import write_picture
 
 from engine.events import SampleSaved
 from tui.signals import StopSignals, exit_code_of
-from tui.terminal import TerminalOutput
 from tui.units import duration, number, short_time, size
 from tui.widgets.braille import BrailleCanvas, codes, column_spans, robust_limits
 from tui.widgets.cells import wrap
 from tui.widgets.picture import fit, load_picture, split_quadrants
-from tui.widgets.plot import Mark, thinned
+from tui.widgets.plot import Mark, round_top, thinned
 from tui.widgets.samples import film_of
+from tui.widgets.stages import DETAIL, shared
 
 
 def calls_of(work: Callable[[], object]) -> int:
@@ -181,33 +180,6 @@ def test_ignored_signals_stay_ignored() -> None:
         signal.signal(signal.SIGHUP, former)
 
 
-def test_a_terminal_that_is_not_read_costs_frames_only() -> None:
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    output = TerminalOutput(writer, stall_s=0.01)
-    recovered = threading.Event()
-    output.on_recovered = recovered.set
-    output.write("x" * 300_000)
-    output.flush()
-    assert output.stalled
-    output.write("dropped")
-    output.flush()
-    os.set_blocking(reader, False)
-    try:
-        while os.read(reader, 65_536):
-            pass
-    except BlockingIOError:
-        pass
-    output.write("frame")
-    output.flush()
-    assert os.read(reader, 100) == b"\x18frame" and recovered.is_set() and not output.stalled
-    os.close(reader)
-    output.write("gone")
-    output.flush()
-    assert output.lost
-    os.close(writer)
-
-
 def test_marks_of_a_long_run_keep_room_for_their_labels() -> None:
     def marks(count: int, every: int = 0) -> list[Mark]:
         return [
@@ -222,3 +194,14 @@ def test_marks_of_a_long_run_keep_room_for_their_labels() -> None:
     by_hand = Mark(7.5, "o", "", "plot--mark")
     assert by_hand in thinned([*marks(400), by_hand], 80)
     assert len(thinned(marks(100_000), 80)) <= 80 // 9
+
+
+def test_an_axis_ends_at_a_round_number() -> None:
+    assert [round_top(value) for value in (4e-3, 4.1e-3, 1e-4, 0.0)] == pytest.approx([4e-3, 5e-3, 1e-4, 1.0])
+
+
+@pytest.mark.parametrize("width", [40, 52, 60, 74, 90, 120, 200])
+def test_a_stages_detail_is_left_out_or_readable(width: int) -> None:
+    bar, detail = shared(width)
+    assert 6 <= bar <= 30 and (detail == 0 or detail >= DETAIL)
+    assert (detail > 0) == (width >= 76)

@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import ConfigError
 from engine.files import disk_error, slug
 from engine.text import safe_text
-from profiles.recipes import STARTERS, starter
+from profiles.starters import STARTERS, starter
 
 
 def add_parser(subparsers: Any) -> None:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tui.launch import launch
+from tui.launch import add_display_options, launch
+from tui.terminal.orders import resume
 
 
 def add_parser(subparsers: Any) -> None:
@@ -15,9 +16,7 @@ def add_parser(subparsers: Any) -> None:
         "resume", help="go on with a run that was stopped", description=__doc__
     )
     parser.add_argument("folder", type=Path, metavar="RUN_DIR", help="for example runs/demo")
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--ui", action="store_true", help="show the full screen")
-    shown.add_argument("--json", action="store_true", help="write events to stdout as JSON lines, nothing else")
+    add_display_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,6 +26,4 @@ def run(args: argparse.Namespace) -> int:
         RunError: the folder holds no run.
         ConfigError: its configuration cannot be read.
     """
-    from engine.run import open_run
-
-    return launch(open_run(args.folder), args.ui, args.json)
+    return launch(resume(args.folder), args)

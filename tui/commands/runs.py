@@ -13,6 +13,7 @@ from engine.errors import RunError
 from engine.text import safe_text
 from tui.exit_codes import FINISHED
 from tui.headless import can_unicode
+from tui.opening import RUN_FOLDERS
 from tui.report import loss_plot, report
 from tui.run_list import RunSummary, find_run, list_runs, read_view, summary
 from tui.units import duration
@@ -29,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("words", nargs="*", metavar="DIR | show NAME | compare NAME NAME")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(
-        "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where the runs are (%(default)s)"
+        "--runs-dir", type=Path, metavar="DIR", help=f"where the runs are (otherwise {' and '.join(RUN_FOLDERS)})"
     )
 
 
@@ -41,19 +42,27 @@ def run(args: argparse.Namespace) -> int:
     """
     words: list[str] = args.words
     if words[:1] == ["show"] and len(words) == 2:
-        return _show(find_run(args.runs_dir, words[1]), args.json)
+        return _show(find_run(_places(args), words[1]), args.json)
     if words[:1] == ["compare"] and len(words) > 2:
-        return _compare([find_run(args.runs_dir, name) for name in words[1:]], args.json)
+        return _compare([find_run(_places(args), name) for name in words[1:]], args.json)
     if len(words) > 1 or words in (["show"], ["compare"]):
         raise RunError(
             "Which runs?", f"kiln runs {safe_text(' '.join(words))}", "kiln runs show NAME, or kiln runs compare A B"
         )
-    found = list_runs(Path(words[0]) if words else args.runs_dir)
+    found = list_runs(Path(words[0])) if words else list_runs(*_places(args))
     if args.json:
         print(json.dumps([item.to_dict() for item in found], indent=2))
     else:
         print(table(found) if found else "No runs yet: `kiln demo` makes one.")
     return FINISHED
+
+
+def _places(args: argparse.Namespace) -> list[Path]:
+    """The folder named, else those of this work folder where runs go, as the runs screen has them."""
+    if args.runs_dir is not None:
+        return [args.runs_dir]
+    usual = [Path(name) for name in RUN_FOLDERS]
+    return [place for place in usual if place.is_dir()] or usual[:1]
 
 
 def table(found: list[RunSummary]) -> str:

@@ -1,7 +1,8 @@
 """`kiln train RUN.toml`: train a LoRA as a configuration says.
 
-Shows a progress bar; `--ui` shows the full screen, `--json` writes the run's events to stdout, one JSON object a
-line. SIGINT and SIGTERM save and stop; a second one ends at once.
+Shows a progress bar, and `kiln attach` shows the full screen of it in any other terminal; a terminal that is lost
+does not end it. `--ui` shows the full screen at once, `--detach` begins in the background, `--json` writes the run's
+events to stdout, one JSON object a line. SIGINT and SIGTERM save and stop; a second one ends at once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from engine.config_file import load_config
-from tui.launch import launch
+from tui.launch import add_display_options, launch
+from tui.terminal.orders import train
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,9 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "train", help="train a LoRA as a configuration says", description=__doc__
     )
     parser.add_argument("file", type=Path, metavar="RUN.toml")
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--ui", action="store_true", help="show the full screen")
-    shown.add_argument("--json", action="store_true", help="write events to stdout as JSON lines, nothing else")
+    add_display_options(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on with the last run of this name if it was stopped"
     )
@@ -35,11 +34,4 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the configuration cannot be used.
         RunError: there is nothing to resume.
     """
-    config = load_config(args.file)
-    from engine.run import Run, open_run
-
-    if args.resume:
-        from tui.run_list import latest_unfinished
-
-        return launch(open_run(latest_unfinished(config.runs_dir, config.name)), args.ui, args.json)
-    return launch(Run(config), args.ui, args.json)
+    return launch(train(args.file, args.resume), args)

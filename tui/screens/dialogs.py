@@ -1,30 +1,31 @@
-"""The small questions and answers over the run screen: stop, leave, error, help.
+"""The small questions and answers over a screen: a choice, an epoch, an error.
 
-Every dialog is a modal screen that returns a plain value (a word, a number or None); the run screen turns it into a
+Every dialog is a modal screen that returns a plain value (a word, a number or None); who opened it turns it into a
 command. Esc always leads out and changes nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.content import Content
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.validation import Integer
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.events import RunFailed
-from tui.keymap import ALL_KEYS
-from tui.keymap import Key as KeyRow
+from tui.error_text import Told, what_to_do
+from tui.keys.dialogs import DIALOG_KEYS, ERROR_KEYS
+from tui.keys.key import bindings
 from tui.safe import safe
+from tui.symptoms import symptom_of
+from tui.widgets.marked_list import MarkedList
 
-ESCAPE: list[BindingType] = [Binding("escape", "close", "Back", id="dialog.close")]
+if TYPE_CHECKING:
+    from tui.habits import Habits
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Choice:
 class Dialog(ModalScreen[str | None]):
     """A framed box in the middle of the screen; esc closes it without an answer."""
 
-    BINDINGS = ESCAPE
+    BINDINGS = bindings(DIALOG_KEYS)
 
     def action_close(self) -> None:
         """Close without an answer."""
@@ -62,7 +63,7 @@ class ChoiceDialog(Dialog):
             if self._detail:
                 yield Static(safe(self._detail, newlines=True), classes="detail")
             options = (Option(safe(f"{choice.letter}  {choice.text}"), id=choice.id) for choice in self._choices)
-            yield OptionList(*options, markup=False)
+            yield MarkedList(*options, markup=False)
             yield Static(safe("enter or letter to choose, esc to go back"), classes="foot")
 
     def on_mount(self) -> None:
@@ -107,67 +108,43 @@ class EpochDialog(Dialog):
 
 
 class ErrorDialog(Dialog):
-    """What failed, in the words of the error: title, detail, hint."""
+    """What failed, in the words of the error: title, detail, and always what to do."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*ESCAPE, Binding("enter,space,q", "close", "Close", id="dialog.accept")]
+    BINDINGS = bindings(ERROR_KEYS)
 
-    def __init__(self, failure: RunFailed, log_path: str) -> None:
+    def __init__(self, error: Told, log_path: str = "", heading: str = "") -> None:
         super().__init__()
-        self._failure = failure
+        self._error = error
         self._log_path = log_path
+        self._heading = heading
+        self._symptom = symptom_of(error.title)
 
     def compose(self) -> ComposeResult:
-        """The error and where its traceback is."""
-        failure = self._failure
+        """The error, where its traceback is, and the keys."""
+        error = self._error
         with VerticalScroll(classes="box -error"):
-            yield Static(safe(f"The run failed: {failure.title}"), classes="title")
-            if failure.detail:
-                yield Static(safe(failure.detail, newlines=True), classes="detail")
-            if failure.hint:
-                yield Static(safe(f"Try: {failure.hint}", newlines=True), classes="hint")
-            where = f"Traceback: {self._log_path}.  " if self._log_path else ""
-            yield Static(safe(f"{where}esc closes this; q then leaves"), classes="foot")
+            yield Static(safe(self._title), classes="title")
+            if error.detail:
+                yield Static(safe(error.detail, newlines=True), classes="detail")
+            yield Static(safe(f"Try: {what_to_do(error)}", newlines=True), classes="hint")
+            if self._log_path:
+                yield Static(safe(f"Traceback: {self._log_path}"), classes="foot")
+            guide = "? opens the guide to it, " if self._symptom is not None else ""
+            yield Static(safe(f"{guide}y copies this text, esc closes it"), classes="foot")
 
+    @property
+    def _title(self) -> str:
+        return f"{self._heading}: {self._error.title}" if self._heading else self._error.title
 
-class HelpDialog(Dialog):
-    """All keys, by group, and how to read the curve."""
+    def action_copy(self) -> None:
+        """Copy the whole text."""
+        error = self._error
+        parts = (self._title, error.detail, what_to_do(error), self._log_path)
+        cast("Habits", self.app).copy_words("\n".join(part for part in parts if part), "the error")
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *ESCAPE,
-        Binding("q,question_mark,f1", "close", "Close", id="dialog.accept"),
-    ]
-
-    def compose(self) -> ComposeResult:
-        """Groups of keys in two columns of text."""
-        with VerticalScroll(classes="box -wide"):
-            yield Static(safe("Keys"), classes="title")
-            yield Static(_key_table(ALL_KEYS), classes="detail")
-            yield Static(safe("Reading the loss"), classes="title")
-            yield Static(safe(READING, newlines=True), classes="detail")
-            yield Static(safe("esc to go back; shift and drag selects text in most terminals"), classes="foot")
-
-
-READING = (
-    "One step's loss depends mostly on the noise level drawn for it, so the dim points scatter widely and stay "
-    "scattered. The bright line is their moving average: while it falls, the model learns; flat for long, it has "
-    "learned what it will. Trust the samples more than the curve: stop when they show the concept and still follow "
-    "their prompts. Marks on the axis are epochs, on a long run some of them; a filled one has a saved file."
-)
-
-
-def _key_table(keys: tuple[KeyRow, ...]) -> Content:
-    lines: list[Content] = []
-    group = ""
-    for key in keys:
-        if key.group != group:
-            group = key.group
-            lines.append(Content.styled(("\n" if lines else "") + group, "bold"))
-        names = ", ".join(_shown(key))
-        lines.append(Content.assemble((f"  {names:<14}", "$text-accent"), key.help))
-    return Content("\n").join(lines)
-
-
-def _shown(key: KeyRow) -> list[str]:
-    """Keys as people call them; the second spelling of a shifted letter is left out."""
-    names = {"question_mark": "?", "left_square_bracket": "[", "right_square_bracket": "]", "colon": ":"}
-    return [names.get(name, name) for name in key.keys.split(",") if not name.startswith("shift+")]
+    def action_guide(self) -> None:
+        """Close, and open the guide to trouble where it tells of this."""
+        symptom, app = self._symptom, cast("Habits", self.app)
+        if symptom is not None:
+            self.dismiss(None)
+            app.call_later(app.action_help, symptom.id)

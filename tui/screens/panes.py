@@ -1,19 +1,27 @@
-"""The panes of the run screen: which are in sight at which size, which one is gone to, and zooming.
+"""The panes of the workbench: which are in sight at which size, which one is gone to, and zooming.
 
-Layout is one class on the screen (wide, medium, single, tiny); what each class shows is in ``run.tcss``.
+Layout is one class on the screen (wide, medium, single, tiny) and one for the current pane; what each shows is in
+``workbench.tcss``. Slots stand from the first frame; the panes themselves are mounted into them a moment later.
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 from textual.containers import Vertical
 from textual.events import DescendantFocus, Resize
 from textual.widget import Widget
 
+from tui.safe import safe
+from tui.screens.jump import PLACE
 from tui.screens.run_commands import RunCommands
-from tui.widgets.cells import CellWidget
 
-PANES = ("loss", "figures", "samples", "log")
+PANES = ("dataset", "caption", "training", "samples", "log")
+TITLES = ("Dataset", "Caption", "Training", "Samples", "Log")
 LAYOUTS = ("wide", "medium", "single", "tiny")
+
+RUN_PANES = frozenset({"training", "samples", "log"})
+"""Panes of the column that shows the run."""
 
 
 def layout_for(width: int, height: int) -> str:
@@ -25,65 +33,116 @@ def layout_for(width: int, height: int) -> str:
     return "wide" if width >= 136 and height >= 36 else "medium"
 
 
-class Pane(Vertical, can_focus=True):
-    """A framed part of the screen that can be gone to."""
+class Slot(Vertical):
+    """A pane's place: an empty frame until the pane is mounted into it."""
+
+    def __init__(self, pane: str, title: str) -> None:
+        super().__init__(name=title, id=f"slot-{pane}", classes=f"-empty {PLACE}")
+        self._pane = pane
+        self.border_title = safe(title)
+
+    def focus(self, scroll_visible: bool = True) -> Self:
+        """Going to the place is going to its pane, hidden or not."""
+        screen = self.screen
+        if isinstance(screen, PaneScreen):
+            screen.go_to(self._pane)
+        return self
+
+    async def fill(self, pane: Widget) -> None:
+        """Put the pane there."""
+        pane.add_class("pane")
+        self.remove_class("-empty")
+        await self.mount(pane)
 
 
 class PaneScreen(RunCommands):
-    """A screen of four panes, one of them the current one: alone on a small or zoomed screen."""
+    """A screen of panes, one of them the current one: alone on a small or zoomed screen."""
 
-    current = "loss"
+    _going = False
+    """On the way to a pane: what has the focus meanwhile, where the pane that is left was hidden, does not count."""
+
+    @property
+    def current(self) -> str:
+        """The pane that was gone to last."""
+        pane = self.workplace.session.pane
+        return pane if pane in PANES else PANES[0]
 
     def show_all(self) -> None:
         """Hand the state to every widget in sight, after a change of layout."""
-        for widget in self.query(CellWidget):
-            if in_sight(widget):
-                widget.show(self.run_view)
+        raise NotImplementedError
 
     def on_resize(self, event: Resize) -> None:
         """Another size may need another layout."""
-        self._lay_out(event.size.width, event.size.height)
+        self.lay_out(event.size.width, event.size.height)
 
-    def _lay_out(self, width: int, height: int) -> None:
+    def lay_out(self, width: int, height: int) -> None:
+        """Choose the layout for a size."""
         layout = layout_for(width, height)
+        if self.has_class("-tiny") and layout != "tiny":
+            self.call_after_refresh(self.go_to, self.current)  # what was hidden has lost the focus
         for name in LAYOUTS:
             self.set_class(name == layout, f"-{name}")
+        self.set_class(self.workplace.session.zoomed, "-zoom")
         self._mark_current()
-        self.call_after_refresh(self.show_all)
 
     def _mark_current(self) -> None:
+        current = self.current
         for name in PANES:
-            self.query_one(f"#{name}").set_class(name == self.current, "-current")
-        self.set_class(self.current in ("loss", "figures"), "-left")
-        self.set_class(self.current != "log", "-up")
+            self.query_one(f"#slot-{name}").set_class(name == current, "-current")
+        self.set_class(current in RUN_PANES, "-at-run")
+        self.call_after_refresh(self.show_all)
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """The pane with the focus is the one that zooming and small terminals show."""
-        if event.widget.id in PANES and event.widget.id != self.current:
-            self.current = event.widget.id
+        if self.app.leaving:  # panes that are taken down hand the focus on
+            return
+        pane = pane_of(event.widget)
+        stale = self._going or event.widget is not self.focused
+        if pane and pane != self.current and not stale and not self.has_class("-tiny"):
+            self.workplace.session.pane = pane
             self._mark_current()
-            self.call_after_refresh(self.show_all)
+
+    def go_to(self, pane: str) -> None:
+        """Make ``pane`` the current one and give it the focus."""
+        self.workplace.session.pane = pane
+        self._going = True
+        self._mark_current()
+        # A pane that was hidden cannot take the focus before it is laid out.
+        self.call_after_refresh(self._arrive, pane)
+
+    def _arrive(self, pane: str) -> None:
+        if pane != self.current:  # another pane was asked for meanwhile: that one is on its way
+            return
+        self._going = False
+        for child in self.query_one(f"#slot-{pane}").children:
+            child.focus()
 
     def action_pane(self, number: int) -> None:
         """Go to pane ``number`` (from 1); alone on a small or zoomed screen."""
-        self.current = PANES[number - 1]
-        self._mark_current()
-        self.query_one(f"#{self.current}").focus()
-        self.call_after_refresh(self.show_all)
+        self.go_to(PANES[number - 1])
 
     def action_log(self) -> None:
-        """Go to the log; from there, back to the loss."""
-        self.action_pane(1 if self.current == "log" else 4)
+        """Go to the log; from there, back to the training."""
+        self.go_to("training" if self.current == "log" else "log")
 
     def action_zoom(self) -> None:
         """Show the current pane alone, or all again."""
-        self.toggle_class("-zoom")
+        self.workplace.session.zoomed = not self.workplace.session.zoomed
+        self.set_class(self.workplace.session.zoomed, "-zoom")
         self.call_after_refresh(self.show_all)
 
     def action_back(self) -> None:
         """Out of the zoom."""
         if self.has_class("-zoom"):
             self.action_zoom()
+
+
+def pane_of(widget: Widget) -> str:
+    """The pane that ``widget`` is in; empty for none."""
+    for node in widget.ancestors_with_self:
+        if isinstance(node, Slot):
+            return (node.id or "").removeprefix("slot-")
+    return ""
 
 
 def in_sight(widget: Widget) -> bool:

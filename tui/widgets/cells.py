@@ -8,7 +8,7 @@ theme's background. Every cell is styled, because Textual's colour filters canno
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.segment import Segment
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Run = tuple[str, Style]
 
 
-def glyphs_of(app: App[object]) -> Glyphs:
+def glyphs_of(app: App[Any]) -> Glyphs:
     """The signs that ``app`` draws with."""
     return ASCII if getattr(app, "ascii_terminal", False) else UNICODE
 

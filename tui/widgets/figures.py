@@ -8,11 +8,23 @@ from typing import ClassVar
 
 from textual.strip import Strip
 
+from engine.events import MemoryHeld
 from engine.text import safe_text
 from tui.units import duration, number, short_time
 from tui.widgets.cells import CellWidget, Run, strip_of
 
 LABEL = 9
+
+
+def held_parts(held: MemoryHeld) -> list[tuple[str, float]]:
+    """The parts of memory under the names they are shown by, GiB."""
+    return [
+        (" weights", held.weights_gb),
+        (" LoRA", held.adapters_gb),
+        (" kept", held.checkpoints_gb),
+        (" work", held.working_gb),
+        (" rest", held.other_gb),
+    ]
 
 
 class Figures(CellWidget):
@@ -24,7 +36,8 @@ class Figures(CellWidget):
     def content_key(self) -> Hashable:
         """The values shown."""
         view = self.view
-        return view.step, view.memory, len(view.checkpoints), view.state, round(view.active_s)
+        told = len(view.stepped_down), len(view.checkpoints), view.foreseen
+        return view.step, view.memory, view.memory_held, told, view.state, round(view.active_s)
 
     def paint(self, width: int, height: int) -> list[Strip]:
         """As many lines as fit."""
@@ -41,15 +54,26 @@ class Figures(CellWidget):
             (self.glyphs.empty * (room - filled), self.style_of("figures--rail")),
         ]
 
+    def _gauge(self, label: str, used: float, total: float, room: int, style: str, more: str = "") -> list[Run]:
+        """Memory as a bar and in GiB, with more words behind."""
+        told = f" {used:.1f}/{total:.1f} GiB{more}"
+        return self._line(label, *self._bar(used / total if total else 0.0, room, style), (told, self.rich_style))
+
     def _step(self, width: int) -> list[list[Run]]:
         view, text = self.view, self.rich_style
         parts = view.step_parts
         if parts is None or view.step_s is None:
             return [self._line("step", ("no steps yet", self.style_of("figures--label")))]
         lines = [self._line("step", (short_time(view.step_s), text))]
-        rest = max(0.0, view.step_s - sum(parts))
+        data, model, optimizer = parts
+        told = [(" data", data), (" model", model), (" optim.", optimizer), (" other", view.step_s - sum(parts))]
+        halves = view.step_halves
+        if halves is not None:
+            told[1:2] = [(" forward", halves[0]), (" backward", halves[1])]
+            told += [(" copies", halves[2])] if halves[2] else []  # part of the two: what they waited for
         room = max(4, min(24, width - LABEL - 18))
-        for label, value in zip((" data", " model", " optim.", " other"), (*parts, rest), strict=True):
+        for label, value in told:
+            value = max(0.0, value)
             share = value / view.step_s if view.step_s else 0.0
             figures = f" {short_time(value):>7} {share * 100:3.0f} %"
             lines.append(self._line(label, *self._bar(share, room, "figures--bar"), (figures, text)))
@@ -62,17 +86,45 @@ class Figures(CellWidget):
         room = max(4, min(24, width - LABEL - 18))
         lines = []
         if memory.vram_total_gb > 0:
-            share = memory.vram_used_gb / memory.vram_total_gb
-            used = f" {memory.vram_used_gb:.1f}/{memory.vram_total_gb:.1f} GiB"
-            lines.append(self._line("VRAM", *self._bar(share, room, "figures--bar"), (used, text)))
+            lines.append(self._gauge("VRAM", memory.vram_used_gb, memory.vram_total_gb, room, "figures--bar"))
             load = f"{memory.gpu_percent:.0f} %  {memory.gpu_celsius:.0f} {self.glyphs.degree}C"
             lines.append(self._line(" peak", (f"{memory.vram_peak_gb:.1f} GiB", text)))
+            lines += self._probe()
             lines.append(self._line("GPU", (f"{load}  {memory.gpu_watts:.0f} W", text)))
-        share = memory.host_used_gb / memory.host_total_gb if memory.host_total_gb else 0.0
-        used = f" {memory.host_used_gb:.1f}/{memory.host_total_gb:.1f} GiB"
-        lines.append(self._line("host", *self._bar(share, room, "figures--second"), (used, text)))
+        lines.append(self._gauge("host", memory.host_used_gb, memory.host_total_gb, room, "figures--second"))
         lines.append(self._line("process", (f"{memory.process_gb:.2f} GiB", text)))
-        return lines
+        return lines + self._lowered() + self._held(room)
+
+    def _lowered(self) -> list[list[Run]]:
+        """What was changed because memory ran out, and from which step on."""
+        last = {down.setting: down for down in self.view.stepped_down if down.stage != "sampling" and down.after}
+        text = self.rich_style
+        return [
+            self._line("lowered", (safe_text(f"{down.setting} {down.after}, step {down.step}", 80), text))
+            for down in last.values()
+        ]
+
+    def _probe(self) -> list[list[Run]]:
+        """The peak that a probe found before the run, beside its forecast."""
+        probed, foreseen = self.view.probed, self.view.foreseen
+        if probed is None or foreseen is None or not foreseen.peak_gb:
+            return []
+        words = f"{probed.peak_gb:.1f} GiB, forecast {foreseen.peak_gb:.1f}"
+        return [self._line(" probe", (words, self.rich_style))]
+
+    def _held(self, room: int) -> list[list[Run]]:
+        """What the run's own memory holds, each part as a share of its peak."""
+        held = self.view.memory_held
+        if held is None or not held.peak_gb:
+            return []
+        return [
+            self._line(
+                label,
+                *self._bar(value / held.peak_gb, room, "figures--second"),
+                (f" {value:.2f} GiB", self.rich_style),
+            )
+            for label, value in held_parts(held)
+        ]
 
     def _values(self) -> list[list[Run]]:
         view, text = self.view, self.rich_style

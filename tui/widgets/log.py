@@ -10,7 +10,9 @@ from rich.style import Style
 from textual.events import MouseScrollDown, MouseScrollUp
 from textual.strip import Strip
 
-from tui.keymap import LOG_KEYS, bindings
+from tui.keys.key import bindings
+from tui.keys.run import LOG_KEYS
+from tui.safe import safe
 from tui.view import LogLine, RunView
 from tui.widgets.cells import CellWidget, Run, strip_of, wrap
 
@@ -44,7 +46,7 @@ class LogPane(CellWidget, can_focus=True):
     def action_scroll(self, lines: int) -> None:
         """Move by ``lines``, upwards when positive."""
         self.back = max(0, min(max(0, len(self.view.log) - 1), self.back + lines))
-        self.border_subtitle = f"{self.back} newer lines, end to follow" if self.back else ""
+        self.border_subtitle = safe(f"{self.back} newer lines, end to follow" if self.back else "")
         self.refresh()
 
     def action_page(self, pages: int) -> None:

@@ -2,7 +2,8 @@
 
 Quadrant blocks are in every monospace font and show twice the horizontal detail of half blocks. The two colours of
 a cell are the best split of its four pixels: of the eight ways to divide them, the one with the least squared error
-to the means of its two parts. Decoding and splitting run in a small pool, off the screen's thread.
+to the means of its two parts. Half blocks are for fonts that draw quadrants badly. Decoding and splitting run in a
+small pool, off the screen's thread.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.color import Color
 from rich.style import Style
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+
+Manner = Literal["quadrants", "halves", "ascii"]
+"""What cells are made of."""
 
 # Bits of a pattern: 1 top left, 2 top right, 4 bottom left, 8 bottom right.
 _QUADRANTS = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"
@@ -59,19 +63,27 @@ def load_picture(path: Path, columns: int, rows: int, ascii_only: bool = False) 
         with Image.open(path, formats=["PNG"]) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 return PictureCells(0, 0, (), f"{picture.width} x {picture.height} pixels are too many to show")
-            size = fit(picture.width, picture.height, columns, rows)
-            small = _shrunk(picture.convert("RGB"), size, ascii_only)
+            return _cells(picture.convert("RGB"), columns, rows, "ascii" if ascii_only else "quadrants")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         return PictureCells(0, 0, (), f"cannot be shown: {type(err).__name__}")
-    return PictureCells(*size, _ascii_lines(small) if ascii_only else _quadrant_lines(small))
 
 
-def _shrunk(picture: Image, size: tuple[int, int], ascii_only: bool) -> NDArray[np.uint8]:
+def picture_cells(pixels: NDArray[np.uint8], columns: int, rows: int, manner: Manner) -> PictureCells:
+    """Turn uint8 RGB ``pixels`` (height, width, 3) into cells that fit a box."""
+    from PIL import Image
+
+    return _cells(Image.fromarray(pixels), columns, rows, manner)
+
+
+def _cells(picture: Image, columns: int, rows: int, manner: Manner) -> PictureCells:
     import numpy as np
     from PIL import Image
 
-    factor = 1 if ascii_only else 2
-    return np.asarray(picture.resize((size[0] * factor, size[1] * factor), Image.Resampling.LANCZOS))
+    size = fit(picture.width, picture.height, columns, rows)
+    across = 2 if manner == "quadrants" else 1
+    down = 1 if manner == "ascii" else 2
+    small = np.asarray(picture.resize((size[0] * across, size[1] * down), Image.Resampling.LANCZOS))
+    return PictureCells(*size, _LINES[manner](small))
 
 
 def split_quadrants(
@@ -112,17 +124,24 @@ def _quadrant_lines(pixels: NDArray[np.uint8]) -> tuple[tuple[Piece, ...], ...]:
     pattern, foreground, background = split_quadrants(pixels)
     front, back = _packed(foreground), _packed(background)
     front = np.where(pattern == 0, back, front)
-    lines = []
-    for row in range(pattern.shape[0]):
-        text = "".join([_QUADRANTS[cell] for cell in pattern[row].tolist()])
-        edges = np.flatnonzero(
-            np.diff(front[row], prepend=-1, append=-1).astype(bool)
-            | np.diff(back[row], prepend=-1, append=-1).astype(bool)
-        ).tolist()
-        lines.append(
-            tuple((text[start:end], int(front[row, start]), int(back[row, start])) for start, end in pairwise(edges))
-        )
-    return tuple(lines)
+    text = ["".join([_QUADRANTS[cell] for cell in row]) for row in pattern.tolist()]
+    return tuple(_pieces(line, front[row], back[row]) for row, line in enumerate(text))
+
+
+def _half_lines(pixels: NDArray[np.uint8]) -> tuple[tuple[Piece, ...], ...]:
+    front, back = _packed(pixels[0::2]), _packed(pixels[1::2])
+    text = "▀" * front.shape[1]
+    return tuple(_pieces(text, front[row], back[row]) for row in range(front.shape[0]))
+
+
+def _pieces(text: str, front: NDArray[np.int64], back: NDArray[np.int64]) -> tuple[Piece, ...]:
+    """One line's cells, neighbours of the same two colours together."""
+    import numpy as np
+
+    edges = np.flatnonzero(
+        np.diff(front, prepend=-1, append=-1).astype(bool) | np.diff(back, prepend=-1, append=-1).astype(bool)
+    ).tolist()
+    return tuple((text[start:end], int(front[start]), int(back[start])) for start, end in pairwise(edges))
 
 
 def _packed(colors: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -140,6 +159,9 @@ def _ascii_lines(pixels: NDArray[np.uint8]) -> tuple[tuple[Piece, ...], ...]:
     light = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     level = np.minimum((light * (len(_RAMP) / 256)).astype(np.int64), len(_RAMP) - 1)
     return tuple((("".join([_RAMP[cell] for cell in row]), -1, -1),) for row in level.tolist())
+
+
+_LINES = {"quadrants": _quadrant_lines, "halves": _half_lines, "ascii": _ascii_lines}
 
 
 @lru_cache(8192)

@@ -112,7 +112,8 @@ class Plot(CellWidget):
         if not width or (row % step and row != rows - 1) or (row != rows - 1 and rows - 1 - row < 2):
             return " " * width
         bottom, top = chart.y_range
-        value = top - (top - bottom) * row / max(1, rows - 1)
+        # Counted from the bottom: there the axis says exactly what its range does.
+        value = bottom + (top - bottom) * (rows - 1 - row) / max(1, rows - 1)
         return f"{number(value, width - 1):>{width - 1}} "
 
     def _message(self, text: str, width: int, height: int) -> list[Strip]:
@@ -236,6 +237,14 @@ class LossPlot(Plot):
         return tuple(marks)
 
 
+def round_top(value: float) -> float:
+    """The least round number from ``value`` on: 1, 1.5, 2, 3, 4, 5, 6, 8 or 10 times a power of ten; 1 for zero."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 20) if step * power >= value * (1 - 1e-9))
+
+
 class RatePlot(Plot):
     """The learning rate over the steps."""
 
@@ -246,7 +255,7 @@ class RatePlot(Plot):
         return len(self.view.courses.step), self.view.step, self.window
 
     def chart(self) -> Chart:
-        """From zero to the highest rate seen."""
+        """From zero to a round number that is no less than the highest rate seen."""
         view = self.view
         if not len(view.courses.step):
             return Chart((), (0, 1), (0, 1), empty="no steps yet")
@@ -258,7 +267,7 @@ class RatePlot(Plot):
         finite = rate[np.isfinite(rate)]
         top = float(finite.max()) if len(finite) else 1.0
         curve = Curve(column(view.courses.step, part), rate, "plot--line")
-        return Chart((curve,), x_range, (0.0, (top or 1.0) * 1.05), left=str(int(x_range[0])), right=str(view.step))
+        return Chart((curve,), x_range, (0.0, round_top(top)), left=str(int(x_range[0])), right=str(view.step))
 
 
 class MemoryPlot(Plot):
@@ -287,9 +296,30 @@ class MemoryPlot(Plot):
             curves: tuple[Curve, ...] = (Curve(time, np.array([point.vram for point in points]), "plot--line"),)
         else:
             # The host has far more than training uses: what is used fills the plot, the bar shows the share.
-            top = 1.25 * max(max(point.host, point.process) for point in points)
+            top = round_top(1.1 * max(max(point.host, point.process) for point in points))
             curves = (
                 Curve(time, np.array([point.host for point in points]), "plot--second"),
                 Curve(time, np.array([point.process for point in points]), "plot--line"),
             )
         return Chart(curves, (first, last), (0.0, max(top, 0.1)), left=f"-{duration(last - first)}", right="now")
+
+
+class MemoryCaption(CellWidget):
+    """What the memory plot shows, with its curves named in the style that they are drawn in."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"plot--line", "plot--second"}
+    TOPICS = frozenset({"memory"})
+
+    def content_key(self) -> Hashable:
+        """Whether a GPU's memory is plotted."""
+        return self.view.memory is not None and self.view.memory.vram_total_gb > 0
+
+    def paint(self, width: int, height: int) -> list[Strip]:
+        """One line."""
+        first, second = self.style_of("plot--line"), self.style_of("plot--second")
+        runs: list[Run] = [("memory, GiB", second)]
+        if self.content_key():
+            runs.append(("  GPU", first))
+        else:
+            runs += [("  upper: machine", second), ("  lower: this process", first)]
+        return [strip_of(runs, width, self.rich_style)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from pathlib import Path
 from typing import ClassVar
 
 from textual.geometry import Size
@@ -14,6 +15,9 @@ from tui.view import RunView, Stage
 from tui.widgets.cells import CellWidget, Run, strip_of, wrap
 
 NAME = 22
+COUNT = 14
+DETAIL = 12
+"""Cells below which a detail is left out: a few letters of it would say nothing."""
 
 
 class Stages(CellWidget):
@@ -39,18 +43,25 @@ class Stages(CellWidget):
     def _stage(self, stage: Stage, width: int) -> list[Run]:
         glyphs = self.glyphs
         sign = glyphs.done if stage.complete else glyphs.running if stage.name == self.view.stage else glyphs.waiting
-        room = max(6, min(30, width - NAME - 16))
+        room, left = shared(width)
         part = min(1.0, stage.done / stage.total) if stage.total else 0.0
         filled = round(part * room)
         count = f" {stage.done}/{stage.total}"
         return [
             (f"  {sign} ", self.style_of("stages--bar")),
-            (f"{safe_text(stage.name, NAME - 2):<{NAME - 2}} ", self.style_of("stages--name")),
+            (f"{safe_text(stage.name, NAME - 1):<{NAME}}", self.style_of("stages--name")),
             (glyphs.bar * filled, self.style_of("stages--bar")),
             (glyphs.rail * (room - filled), self.style_of("stages--rail")),
-            (f"{count:<12}", self.rich_style),
-            (safe_text(stage.detail, 60), self.style_of("stages--detail")),
+            (f"{count:<{COUNT}}", self.rich_style),
+            (safe_text(stage.detail, 60) if left else "", self.style_of("stages--detail")),
         ]
+
+
+def shared(width: int) -> tuple[int, int]:
+    """Cells for a stage's bar, and for its detail: none, or enough to be read."""
+    free = width - 4 - NAME - COUNT
+    room = max(6, min(30, free - 2 * DETAIL if free >= 3 * DETAIL else free))
+    return room, free - room if free - room >= DETAIL else 0
 
 
 class Result(CellWidget):
@@ -62,7 +73,7 @@ class Result(CellWidget):
 
     def content_key(self) -> Hashable:
         """End and failure."""
-        return self.view.done, self.view.failure
+        return self.view.done, self.view.failure, self.view.state
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """One line for each part of the outcome, more for a long path."""
@@ -82,12 +93,13 @@ class Result(CellWidget):
 
     def _rows(self, width: int) -> list[list[Run]]:
         failed = self.view.failure is not None
-        heading = self.style_of("result--bad" if failed else "result--good")
-        sign = self.glyphs.states.get("failed" if failed else self.view.state, self.glyphs.done)
+        heading = self.style_of("result--bad" if failed or self.view.done is None else "result--good")
+        sign = self.glyphs.states.get("failed" if failed else self.view.state, self.glyphs.warning)
         rows: list[list[Run]] = []
         for number, (label, text) in enumerate(result_lines(self.view, self.glyphs.arrow)):
             if number == 0:
-                rows.append([(f" {sign} {text}", heading)])
+                pieces = wrap(text, max(8, width - 4))
+                rows += [[(f" {' ' if part else sign} {piece}", heading)] for part, piece in enumerate(pieces)]
                 continue
             for part, piece in enumerate(wrap(text, max(8, width - 10))):
                 lead = f"   {'' if part else label:<7}"
@@ -102,16 +114,23 @@ def result_lines(view: RunView, arrow: str = "->") -> list[tuple[str, str]]:
         return [*lines, ("try", safe_text(view.failure.hint, 400))] if view.failure.hint else lines
     done = view.done
     if done is None:
-        return []
-    ending = "Finished" if done.reason == "finished" else "Stopped and saved; the run can be resumed"
+        where = f"Interrupted at step {view.step}: enter goes on from what was saved last"
+        return [("", where)] if view.state == "interrupted" else []
+    ending = "Finished" if done.reason == "finished" else "Stopped and saved (enter goes on)"
     lines = [
         ("", f"{ending}: epoch {done.epoch}, step {done.step}, {duration(done.elapsed_s)}"),
-        ("LoRA", safe_text(done.lora or "none written", 400)),
+        ("LoRA", safe_text(_near(done.lora) if done.lora else "none written", 400)),
     ]
     change = view.loss_change
     if change is not None:
-        lines.append(("loss", f"{change[0]:.4f} {arrow} {change[1]:.4f} (means of first and last epoch)"))
+        lines.append(("loss", f"{change[0]:.4f} {arrow} {change[1]:.4f} (first and last epoch)"))
     lines.append(
         ("also", f"{len(view.epoch_marks)} epochs, {len(view.checkpoints)} files, {len(view.samples)} samples")
     )
     return lines
+
+
+def _near(path: str) -> str:
+    """``path`` as seen from the work folder if it lies in there: shorter to read."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

@@ -25,7 +25,12 @@ STATE_CLASSES = {
 
 def state_words(view: RunView, glyphs: Glyphs) -> str:
     """Glyph and word of the state: ``● TRAINING``."""
-    words = {"released": "PAUSED, MEMORY FREED", "caching": "PREPARING CACHES", "loading": "LOADING THE MODEL"}
+    words = {
+        "new": "READY",
+        "released": "PAUSED, MEMORY FREED",
+        "caching": "PREPARING CACHES",
+        "loading": "LOADING THE MODEL",
+    }
     return f"{glyphs.states.get(view.state, glyphs.waiting)} {words.get(view.state, view.state.upper())}"
 
 
@@ -61,16 +66,47 @@ class StatusLine(CellWidget):
     }  # fmt: skip
     TOPICS = frozenset({"state", "step", "epoch", "stage"})
 
+    title = ""
+    """What is shown instead of a run's name while there is none."""
+    machine = ""
+    """What is trained on."""
+    ready = True
+    """Whether there is something to train."""
+    holder = ""
+    """The process that trains the run when it is not this one."""
+
+    def tell(self, title: str, machine: str, ready: bool, holder: str = "") -> None:
+        """Take what is no matter of the run's events."""
+        if (title, machine, ready, holder) != (self.title, self.machine, self.ready, self.holder):
+            self.title, self.machine, self.ready, self.holder = title, machine, ready, holder
+            self.refresh()
+
     def content_key(self) -> Hashable:
         """What the line says."""
         view = self.view
-        return view.name, view.state, view.variant, plan_words(view), tuple(advance_words(view)), view.stage
+        return (
+            self.title,
+            self.machine,
+            self.holder,
+            view.name,
+            view.state,
+            view.variant,
+            plan_words(view),
+            tuple(advance_words(view)),
+            view.stage,
+        )
 
     def paint(self, width: int, height: int) -> list[Strip]:
         """One line; parts that find no room are left out, the state never."""
         view, blank = self.view, self.rich_style
-        state = (state_words(view, self.glyphs), self.style_of(STATE_CLASSES.get(view.state, "status--live")))
-        name = (safe_text(view.name or "lorakiln", 40), self.style_of("status--name"))
+        elsewhere = f" ELSEWHERE (process {self.holder})" if self.holder else ""
+        state = (
+            state_words(view, self.glyphs) + elsewhere,
+            self.style_of(STATE_CLASSES.get(view.state, "status--live")),
+        )
+        if view.state == "new" and not self.ready:
+            state = (f"{self.glyphs.states['new']} NOTHING TO TRAIN YET", self.style_of("status--dim"))
+        name = (safe_text(view.name or self.title or "lorakiln", 40), self.style_of("status--name"))
         dim = self.style_of("status--dim")
         plain = [(part, blank) for part in advance_words(view)]
         if width < 60:
@@ -82,6 +118,8 @@ class StatusLine(CellWidget):
         extra: list[Run] = []
         if width >= 120 and model:
             extra.append((f"{safe_text(model, 30)} {self.glyphs.dot} {view.images} pictures", dim))
+        if self.machine:
+            extra.append((self.machine, dim))
         return [strip_of(_fit([name, state, *first, *plain, *extra], width, blank), width, blank)]
 
 

@@ -1,0 +1,1 @@
+"""The fast path: blocks with hand-written backwards over packed weights, tested against the plain model."""

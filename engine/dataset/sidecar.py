@@ -1,0 +1,133 @@
+"""What the user says about pictures beside their captions: one file per dataset folder, ``lorakiln-dataset.toml``.
+
+Plain TOML that can be read, edited and copied with the pictures::
+
+    version = 1
+
+    [pictures."portraits/anna 2.png"]
+    stars = 4
+
+A key is the picture's place below the folder, with ``/`` between its parts. Only what differs from the default is
+kept. The file is rewritten as a whole (comments in it are not kept); changes by others in the meantime are kept,
+because saving reads it again and puts only its own changes on top.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.config import Part
+from engine.config_file import check_table, parse_toml
+from engine.dataset.regular import read_limited
+from engine.dataset.walk import natural_key
+from engine.errors import ConfigError, DatasetError
+from engine.files import atomic_write
+from engine.text import safe_text
+
+SIDECAR_NAME = "lorakiln-dataset.toml"
+MAX_SIDECAR_BYTES = 4 * 1024 * 1024
+MAX_STARS = 5
+
+_HEAD = "# What lorakiln keeps about the pictures of this folder; `stars` goes from 1 to 5.\nversion = 1\n"
+_ESCAPES = {ord(char): f"\\u{ord(char):04X}" for char in map(chr, (*range(32), 127))} | {34: '\\"', 92: "\\\\"}
+
+
+class PictureNotes(Part):
+    """What is kept about one picture."""
+
+    stars: Annotated[int, Field(ge=1, le=MAX_STARS)] | None = None
+
+
+class _File(Part):
+    version: Literal[1]
+    pictures: dict[str, PictureNotes] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The notes of one dataset folder, and the changes to them that are not saved yet."""
+
+    pictures: Mapping[str, PictureNotes] = field(default_factory=dict)
+    changes: Mapping[str, PictureNotes] = field(default_factory=dict)
+
+    def stars(self, name: str) -> int:
+        """Stars of the picture at ``name`` (see :func:`place_of`); 0 where it has none."""
+        notes = self.changes.get(name) or self.pictures.get(name)
+        return (notes.stars or 0) if notes else 0
+
+    def with_stars(self, name: str, stars: int) -> Sidecar:
+        """The same notes with ``stars`` for a picture, held between 0 (none) and 5.
+
+        Raises:
+            DatasetError: the picture's name is no valid text, so that no text file can hold it.
+        """
+        try:
+            name.encode()
+        except UnicodeEncodeError as err:
+            raise DatasetError(
+                "The picture cannot be rated",
+                f"its name {safe_text(name)} is not valid UTF-8",
+                "Rename the picture.",
+            ) from err
+        notes = PictureNotes(stars=max(0, min(stars, MAX_STARS)) or None)
+        return Sidecar(self.pictures, {**self.changes, name: notes})
+
+    def save(self, folder: Path) -> Sidecar:
+        """Put the changes into the folder's file and return the notes as they are then. Waits for the disk.
+
+        Raises:
+            DatasetError: the file that stands there is no sidecar file any more; it is left as it is.
+            DiskError: it could not be written; what stood there before is unharmed.
+        """
+        if not self.changes:
+            return self
+        merged = {**load_sidecar(folder).pictures, **self.changes}
+        kept = {name: notes for name, notes in merged.items() if notes != PictureNotes()}
+        atomic_write(folder / SIDECAR_NAME, _text(kept))
+        return Sidecar(kept)
+
+
+def place_of(picture: Path, folder: Path) -> str:
+    """The name under which a picture of ``folder`` is kept."""
+    return os.path.relpath(picture, folder).replace(os.sep, "/")
+
+
+def load_sidecar(folder: Path) -> Sidecar:
+    """Read the notes of a dataset folder; one without the file has none.
+
+    Raises:
+        DatasetError: it cannot be read, is no TOML, or holds what no sidecar file has; the detail names the lines.
+    """
+    path = folder / SIDECAR_NAME
+    if not os.path.lexists(path):
+        return Sidecar()
+    data = read_limited(path, MAX_SIDECAR_BYTES)
+    if len(data) > MAX_SIDECAR_BYTES:
+        raise _refusal(f"{safe_text(path)} is larger than {MAX_SIDECAR_BYTES // 2**20} MB")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as err:
+        line = data.count(b"\n", 0, err.start) + 1
+        raise _refusal(f"{safe_text(path)}, line {line}: no UTF-8") from err
+    try:
+        return Sidecar(check_table(parse_toml(text, path), text, _File, path).pictures)
+    except ConfigError as err:
+        raise _refusal(err.detail) from err
+
+
+def _refusal(detail: str) -> DatasetError:
+    hint = f"Mend the lines, or move {SIDECAR_NAME} away: it holds ratings, neither pictures nor captions."
+    return DatasetError("The dataset's notes cannot be read", detail, hint)
+
+
+def _text(pictures: Mapping[str, PictureNotes]) -> str:
+    parts = [_HEAD]
+    for name in sorted(pictures, key=natural_key):
+        parts.append(f'\n[pictures."{name.translate(_ESCAPES)}"]\nstars = {pictures[name].stars}\n')
+    return "".join(parts)

@@ -1,0 +1,110 @@
+"""Writing beside the training: a copy of the state in host memory, and a thread that puts it on the disk.
+
+The copy is ordered with the GPU's other work, so it holds what stood when it was asked for, whatever the next step
+does; the thread waits for it. There is memory for one copy: a second save begins when the first is on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.errors import RunError
+from engine.memory.pinned import HostBuffer, HostPool
+
+ALIGNMENT = 64
+"""Bytes; where a tensor may begin in the copy."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Tensors as they stood, on the host; to be read once :meth:`wait` has returned."""
+
+    tensors: dict[str, Tensor]
+    arrived: torch.cuda.Event | None = None
+
+    def wait(self) -> None:
+        """Wait until the copy is there; from any thread."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+
+
+class Snapshots:
+    """Host memory that takes copies, one at a time: a new one overwrites the one before.
+
+    Args:
+        pool: where the memory comes from, pinned as far as it can; without one an ordinary pool.
+    """
+
+    def __init__(self, pool: HostPool | None = None) -> None:
+        self._pool = pool
+        self._buffer: HostBuffer | None = None
+
+    def take(self, tensors: Mapping[str, Tensor]) -> Snapshot:
+        """Begin to copy ``tensors``; on a GPU this returns before they have arrived."""
+        offsets, end = {}, 0
+        for name, tensor in tensors.items():
+            offsets[name] = end
+            end += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
+        whole = self._room(end)
+        copies = {name: _view(whole, offsets[name], tensor) for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            copies[name].copy_(tensor.detach(), non_blocking=True)
+        device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
+        if device is None:
+            return Snapshot(copies)
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(device))
+        return Snapshot(copies, arrived)
+
+    def _room(self, nbytes: int) -> Tensor:
+        if self._buffer is None or self._buffer.data.numel() < nbytes:
+            if self._pool is None:
+                self._pool = HostPool(pin=torch.cuda.is_available())
+            if self._buffer is not None:
+                self._pool.give_back(self._buffer)
+            try:
+                self._buffer = self._pool.take(nbytes)
+            except RunError:
+                # The pool keeps a margin free for the system; saving is what the margin is for.
+                self._buffer = HostBuffer(torch.empty(nbytes, dtype=torch.uint8), pinned=False)
+        return self._buffer.data
+
+
+def _view(whole: Tensor, offset: int, like: Tensor) -> Tensor:
+    nbytes = like.numel() * like.element_size()
+    return whole[offset : offset + nbytes].view(like.dtype).view(like.shape)
+
+
+class Writer:
+    """A thread for one piece of work at a time."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "writer")
+        self._pending: Future[None] | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin ``work``; waits for the one before, and raises what that one raised."""
+        self.wait()
+        self._pending = self._executor.submit(work)
+
+    def check(self) -> None:
+        """Raise what the work raised if it has ended; does not wait."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the work's end and raise what it raised, once."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> BaseException | None:
+        """Wait for the work's end and let the thread go; returns what was raised and not yet told."""
+        pending, self._pending = self._pending, None
+        self._executor.shutdown(wait=True)
+        return pending.exception() if pending is not None else None

@@ -1,0 +1,1 @@
+"""The same training step through lorakiln and through other trainers' checkouts, side by side."""

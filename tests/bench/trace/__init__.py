@@ -1,0 +1,1 @@
+"""FLUX's real step at full size on fake tensors: counted in seconds on a CPU."""

@@ -1,0 +1,21 @@
+"""A work folder for every test that wants one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from children import Work
+
+# The fake run is the screen tests'.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tui"))
+
+
+@pytest.fixture
+def work() -> Iterator[Work]:
+    """A work folder; what was started in it ends with the test."""
+    work = Work()
+    yield work
+    work.close()

@@ -1,0 +1,1 @@
+"""Every key of the screens in tables, one module per part of the screen."""

@@ -1,0 +1,42 @@
+"""Imports what the screen may need later, in a thread after the first frame.
+
+A host may live for days, and lorakiln may be updated under it: what was imported is of one version, and a screen
+that was imported only when it is opened would be of another. What begins a run is left out: it brings torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+LATER = (
+    "engine.config_file",
+    "engine.config_writer",
+    "engine.dataset.decoder",
+    "profiles.presets",
+    "profiles.starters",
+    "tui.keymap",
+    "tui.keys.active",
+    "tui.machine",
+    "tui.opening",
+    "tui.palette",
+    "tui.plan",
+    "tui.run_shelf",
+    "tui.screens.compare",
+    "tui.screens.conflict",
+    "tui.screens.dialogs",
+    "tui.screens.filling",
+    "tui.screens.help",
+    "tui.screens.jump",
+    "tui.screens.pick",
+    "tui.screens.runs",
+    "tui.screens.setup",
+    "tui.screens.wizard",
+    "tui.widgets.braille",
+    "tui.wizard.profiles",
+)
+
+
+def load_rest() -> None:
+    """Import it all."""
+    for name in LATER:
+        importlib.import_module(name)

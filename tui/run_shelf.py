@@ -1,0 +1,94 @@
+"""The runs of a work folder as the runs screen shows them: each summed up, with its curve and files.
+
+Reads the disk: for threads only. What was read once is kept by the event file's time and size, so that looking again
+costs little.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.errors import RunError
+from engine.files import RunFolder
+from tui.elsewhere import holder_of
+from tui.report import decimated
+from tui.run_list import RunSummary, is_run, lora_files, read_view, summed
+
+CURVE_POINTS = 240
+WEAKER = 1
+"""Index of the smoothing taken: the same for all runs, to compare them, and weak enough for short ones."""
+
+OVER = ("finished", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """One run: its summary, its smoothed loss as few points, its LoRA files with their sizes."""
+
+    summary: RunSummary
+    steps: tuple[float, ...]
+    losses: tuple[float, ...]
+    files: tuple[tuple[Path, int], ...]
+    key: tuple[int, int]
+    """Time and size of the event file when it was read."""
+    holder: str = ""
+    """The process that trained it then; empty when none did."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.summary.folder)
+
+
+def run_folders(places: Iterable[Path]) -> list[Path]:
+    """The folders of all runs in ``places``, each once, the newest first; a place that is not there holds none."""
+    found: dict[str, Path] = {}
+    for place in places:
+        try:
+            inside = sorted(place.iterdir())
+        except OSError:
+            continue
+        for folder in filter(is_run, inside):
+            found.setdefault(os.path.realpath(folder), folder)
+    return sorted(found.values(), key=lambda folder: _key(folder)[0], reverse=True)
+
+
+def read_cards(folders: Iterable[Path], known: dict[Path, RunCard]) -> Iterator[RunCard]:
+    """A card for every folder, from ``known`` where the run is over and has told nothing since.
+
+    A run that cannot be read has the state "unreadable". ``known`` is filled with what is read.
+    """
+    for folder in folders:
+        key = _key(folder)
+        old = known.get(folder)
+        if old is not None and old.key == key and old.summary.state in OVER:
+            yield replace(old, files=tuple(lora_files(folder)))
+            continue
+        known[folder] = card = _card(folder, key)
+        yield card
+
+
+def _card(folder: Path, key: tuple[int, int]) -> RunCard:
+    try:
+        view = read_view(folder)
+    except RunError:
+        unread = RunSummary(folder.name, str(folder), "unreadable", 0, 0, 0, 0, None, 0.0, 0.0, ())
+        return RunCard(unread, (), (), tuple(lora_files(folder)), key)
+    course = view.courses.smoothed[WEAKER].course
+    pairs = [pair for pair in zip(view.courses.step, course, strict=True) if math.isfinite(pair[1])]
+    places, losses = decimated([loss for _, loss in pairs], CURVE_POINTS) if pairs else ([], [])
+    steps = tuple(float(pairs[int(place) - 1][0]) for place in places)
+    holder = holder_of(RunFolder(folder).lock) if view.live else ""
+    return RunCard(summed(folder, view), steps, tuple(losses), tuple(lora_files(folder)), key, holder)
+
+
+def _key(folder: Path) -> tuple[int, int]:
+    try:
+        info = os.stat(RunFolder(folder).events)
+    except OSError:
+        return 0, 0
+    return info.st_mtime_ns, info.st_size

@@ -1,0 +1,91 @@
+"""All runs of the work folder: how each ended, its curve and files; to open, resume, duplicate or compare.
+
+Returns "opened" or "started" when the workbench has something new to show, else None.
+"""
+
+from __future__ import annotations
+
+from textual import on
+
+from engine.config_file import load_config
+from engine.files import RunFolder
+from tui.screens.runs_view import RunsView
+from tui.widgets.notice import Notice
+from tui.widgets.run_table import RunTable
+
+
+class RunsScreen(RunsView):
+    """The list and what can be done to its runs."""
+
+    def action_mark(self) -> None:
+        """Mark or unmark; of three marks the oldest goes."""
+        if self.card is not None:
+            folder = self.card.summary.folder
+            kept = tuple(mark for mark in self._marked if mark != folder)
+            self._marked = kept if folder in self._marked else (*kept, folder)[-2:]
+            self._show()
+            self.action_move(1)
+
+    def action_compare(self) -> None:
+        """Show the curves of two runs over each other."""
+        from tui.screens.compare import CompareScreen
+
+        by_folder = {card.summary.folder: card for card in self.cards}
+        chosen = [by_folder[folder] for folder in self._marked if folder in by_folder]
+        if len(chosen) < 2 and self.card is not None and self.card not in chosen:
+            chosen.append(self.card)
+        if len(chosen) == 2:
+            self.app.push_screen(CompareScreen(chosen[0], chosen[1]))
+        else:
+            self._say("Mark a run with space, then c on another compares the two")
+
+    def action_copy(self) -> None:
+        """The newest LoRA's path to the clipboard, or the folder's."""
+        card = self.card
+        if card is not None:
+            newest = card.files[-1][0] if card.files else card.folder
+            self.app.copy_to_clipboard(str(newest))
+            self._say(f"Copied {newest.name}")
+
+    @on(RunTable.Opened)
+    def action_open(self) -> None:
+        """Show the run in the workbench; the live one is there already."""
+        card, shown = self.card, self.workplace.run
+        if card is None:
+            return
+        is_shown = shown is not None and shown.folder is not None and shown.folder.root == card.folder
+        if not is_shown and self.app.attempt(lambda: self.workplace.show(card.folder)) is None:
+            return
+        self.workplace.session.pane = "training"
+        self.dismiss("opened")
+
+    def action_resume(self) -> None:
+        """Go on with the run under the cursor."""
+        card = self.card
+        if card is None:
+            return
+        if card.summary.state == "finished":
+            self._say("It is finished: d sets up a new run with its settings")
+            return
+        if self.app.attempt(lambda: self.workplace.resume(card.folder)) is None:
+            return
+        self.workplace.session.pane = "training"
+        self.dismiss("started")
+
+    def action_duplicate(self) -> None:
+        """Set up a new run with the settings of this one."""
+        from tui.screens.setup import SetupScreen
+
+        if self.card is None:
+            return
+        path = RunFolder(self.card.folder).config
+        if (config := self.app.attempt(lambda: load_config(path))) is None:
+            return
+        self.app.push_screen(SetupScreen(self.workplace, config), self._set_up)
+
+    def _set_up(self, result: str | None) -> None:
+        if result is not None:
+            self.dismiss(result)
+
+    def _say(self, text: str) -> None:
+        self.query_one(Notice).say(text)

@@ -1,0 +1,1 @@
+"""The terminal: probing it, driving it, and the host that outlives it."""

@@ -1,0 +1,47 @@
+"""The host's log: what is no screen, such as libraries' noise and tracebacks. Two files at most, of bounded size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from tui.terminal.place import places_of
+
+LARGEST_LOG = 2**20
+"""Bytes of a log that is gone on with; a larger one is put aside, in the place of the one before."""
+
+
+def log_path(folder: Path) -> Path:
+    """Where the host of ``folder`` writes."""
+    home = folder / ".kiln"
+    beside = places_of(folder)[0].stem.with_suffix(".log")
+    return home / "host.log" if home.is_dir() and os.access(home, os.W_OK) else beside
+
+
+def open_log(path: Path) -> int:
+    """A descriptor to write at the end of ``path``.
+
+    Raises:
+        OSError: it cannot be written, or is no regular file.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LARGEST_LOG:
+            os.replace(path, path.with_suffix(".old"))
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    log = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(log).st_mode):
+        os.close(log)
+        raise FileExistsError(f"{path} is no regular file")
+    return log
+
+
+def keep_small(folder: Path) -> None:
+    """Have descriptors 1 and 2, which write the log, begin a new one if it has grown large."""
+    with contextlib.suppress(OSError):  # then it grows on
+        if os.fstat(2).st_size > LARGEST_LOG:
+            log = open_log(log_path(folder))
+            for number in (1, 2):
+                os.dup2(log, number)
+            os.close(log)

@@ -1,0 +1,152 @@
+"""How the picture and caption pane looks: its parts, where they lie, and what they are told of the row shown.
+
+What becomes of the texts is :mod:`tui.widgets.caption`'s business, which builds on this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.events import Resize
+from textual.geometry import Region
+from textual.widgets import Static
+
+from tui.aside import aside
+from tui.caption_desk import CaptionDesk, Sheet
+from tui.catalog import Catalog, Row
+from tui.safe import safe
+from tui.session import SessionState
+from tui.thumbnails import Thumbnails
+from tui.widgets.caption_editor import CaptionEditor
+from tui.widgets.caption_status import note_of, status_of
+from tui.widgets.cells import glyphs_of
+from tui.widgets.gauges import Gauges, measured
+from tui.widgets.picture_info import Facts, PictureInfo, crop_of, facts_of, placement_of
+from tui.widgets.preview import Preview
+
+COUNT_AFTER_S = 0.15
+
+
+class CaptionView(Vertical):
+    """Picture, facts, editor, note and gauges.
+
+    Args:
+        catalog: told of written captions, asked for token counts.
+        session: drafts are kept here.
+        thumbnails: gives the pictures.
+        desk: the texts; one of the pane's own, closed with it, when None.
+        id: the widget's.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        session: SessionState,
+        thumbnails: Thumbnails,
+        desk: CaptionDesk | None = None,
+        id: str | None = None,  # noqa: A002 - Textual's name
+    ) -> None:
+        self._titling = False
+        super().__init__(id=id)
+        self._catalog = catalog
+        self._session = session
+        self._own_desk = desk is None
+        self.desk = desk or CaptionDesk(session, catalog.set_caption)
+        self.row: Row | None = None
+        self.preview = Preview(thumbnails, id="preview")
+        self.info = PictureInfo(id="picture-info")
+        self.editor = CaptionEditor(id="caption-editor")
+        self.note = Static(id="caption-note")
+        self.gauges = Gauges(id="gauges")
+        self._version = -1
+        self._waits: dict[str, Any] = {}
+        self._told = ("", "", "")
+
+    @property
+    def sheet(self) -> Sheet | None:
+        """The caption shown."""
+        return self.desk.current
+
+    def compose(self) -> ComposeResult:
+        """Picture above or beside the text."""
+        yield self.preview
+        with Vertical(id="caption-text"):
+            yield self.info
+            yield self.editor
+            yield self.note
+            yield self.gauges
+
+    def on_resize(self, event: Resize) -> None:
+        """A flat pane has the picture beside the text."""
+        self.set_class(event.size.width >= 56 and event.size.width > 2 * event.size.height, "-beside")
+
+    def focus(self, scroll_visible: bool = True) -> Self:
+        """Going to the pane is going to the text."""
+        self.editor.focus(scroll_visible)
+        return self
+
+    def _poll(self) -> None:
+        """The catalog may know more of the row by now."""
+        if self._catalog.version == self._version:
+            return
+        self._version = self._catalog.version
+        self._tell_facts()
+        self._tell_status()
+        if self.gauges.counted.clip is None:
+            self._later("count", COUNT_AFTER_S, self._count)
+
+    def _tell_facts(self) -> None:
+        row = self.row
+        if row is None:
+            self.preview.show_picture(None)
+            self.info.tell(Facts())
+            return
+        placement = placement_of(row, self._catalog.dataset)
+        self.preview.show_picture(row.path, row.picture_mark, crop_of(placement))
+        self.info.tell(facts_of(row, placement, glyphs_of(self.app).arrow))
+
+    def _tell_status(self) -> None:
+        sheet, glyphs = self.sheet, glyphs_of(self.app)
+        self.editor.read_only = sheet is None or not sheet.editable
+        epoch = self._session.edited.get(str(sheet.row.path), 0) if sheet is not None else 0
+        title = f"2 Caption  {sheet.row.name}" if sheet is not None else "2 Caption"
+        self.set_class(sheet is None, "-none")
+        told = (title, status_of(sheet, glyphs, epoch), note_of(sheet, glyphs))
+        if told != self._told:  # each of them costs a frame, the note a layout
+            self._told = told
+            self._titling = True
+            self.border_title, self.border_subtitle = safe(told[0], 120), safe(told[1], 120)
+            self._titling = False
+            self.note.update(safe(told[2], 600))
+            self.note.display = bool(told[2])
+
+    def refresh(self, *regions: Region, **options: Any) -> Self:
+        """A new title repaints the border, not the picture with it: that is tens of kilobytes."""
+        if self._titling and not regions:
+            width, height = self.outer_size
+            left, top = self.content_offset  # regions count from the content
+            regions = (Region(-left, -top, width, 1), Region(-left, height - 1 - top, width, 1))
+        return super().refresh(*regions, **options)
+
+    def _count(self) -> None:
+        row, text = self.row, self.editor.text
+        if row is not None and self.sheet is not None and self.sheet.readable:
+            work: Any = partial(self._counting, row, text)  # Textual's types know no function with arguments
+            self.run_worker(work, group="tokens", exclusive=True)
+
+    async def _counting(self, row: Row, text: str) -> None:
+        limits = (self._catalog.clip_limit, self._catalog.t5_limit)
+        counted = await aside(self, None, measured, lambda part: self._catalog.count(row, part), text, *limits)
+        if row is self.row and text == self.editor.text:
+            self.gauges.tell(counted, limits, self._catalog.tokenizer_problem)
+            self.editor.mark_cut(counted.t5_cut)
+
+    def _later(self, name: str, after_s: float, work: Callable[[], object]) -> None:
+        """Do ``work`` once nothing of that name was asked for during ``after_s``."""
+        if name in self._waits:
+            self._waits[name].stop()
+        self._waits[name] = self.set_timer(after_s, work)
