@@ -460,9 +460,25 @@ async def test_the_pane_that_was_asked_for_last_is_the_current_one(tmp_path: Pat
             screen.go_to(before)
             screen._arrive(before)  # the focus is given; that it was is told later
             screen.go_to("samples")
-            for _ in range(4):
-                await pilot.pause()
+            await until(pilot, lambda: app.focused is not None and pane_of(app.focused) == "samples")
             assert screen.current == "samples"
-            assert app.focused is not None and pane_of(app.focused) == "samples"
+
+    await play(tmp_path, script, size=(80, 24))
+
+
+async def test_a_pane_that_hides_late_does_not_take_the_focus_away(tmp_path: Path) -> None:
+    async def script(pilot: Pilot[Any], app: KilnApp, run: FakeRun) -> None:
+        screen = bench(app)
+        screen.go_to("samples")
+        await until(pilot, lambda: app.focused is not None and pane_of(app.focused) == "samples")
+        # What Textual does for a widget with the focus that was hidden, some time after.
+        app.call_later(screen.set_focus, None)
+        await pilot.pause()
+        assert app.focused is not None and pane_of(app.focused) == "samples"
+        app.app_focus = False
+        await pilot.pause()
+        assert app.focused is None
+        app.app_focus = True
+        await until(pilot, lambda: app.focused is not None and pane_of(app.focused) == "samples")
 
     await play(tmp_path, script, size=(80, 24))

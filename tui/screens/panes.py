@@ -110,12 +110,28 @@ class PaneScreen(RunCommands):
         # A pane that was hidden cannot take the focus before it is laid out.
         self.call_after_refresh(self._arrive, pane)
 
-    def _arrive(self, pane: str) -> None:
+    def _arrive(self, pane: str, again: int = 3) -> None:
         if pane != self.current:  # another pane was asked for meanwhile: that one is on its way
             return
         self._going = False
-        for child in self.query_one(f"#slot-{pane}").children:
+        panes = self.query_one(f"#slot-{pane}").children
+        for child in panes:
             child.focus()
+        if again and panes:
+            self.call_after_refresh(self._make_sure, pane, again - 1)
+
+    def _make_sure(self, pane: str, again: int) -> None:
+        """On a busy machine the pane may have been asked before it was laid out: nothing has the focus then."""
+        if self.focused is None and self.app.app_focus:
+            self._arrive(pane, again)
+
+    def set_focus(self, widget: Widget | None, scroll_visible: bool = True, from_app_focus: bool = False) -> None:
+        """What was hidden and lets the focus go late does not take it from the pane that was gone to since."""
+        held = self.focused
+        late = widget is None and self.app.app_focus and not self._going
+        if late and held is not None and pane_of(held) == self.current and in_sight(held):
+            return
+        super().set_focus(widget, scroll_visible, from_app_focus)
 
     def action_pane(self, number: int) -> None:
         """Go to pane ``number`` (from 1); alone on a small or zoomed screen."""
