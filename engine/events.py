@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.events_measured import Advised as Advised
+from engine.events_measured import Measured as Measured
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
@@ -193,6 +195,8 @@ Event = (
     | SteppedDown
     | StopPlanned
     | CaptionsTaken
+    | Measured
+    | Advised
     | Log
     | RunFailed
     | RunDone
@@ -202,7 +206,8 @@ EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         RunStarted, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StopPlanned, CaptionsTaken, Log, RunFailed, RunDone,
+        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StopPlanned, CaptionsTaken, Measured, Advised, Log,
+        RunFailed, RunDone,
     )
 }  # fmt: skip
 
@@ -231,16 +236,16 @@ def entry_from_json(line: str) -> Entry:
     if not isinstance(record, dict) or record.get("type") not in EVENT_TYPES:
         raise ValueError("not an event line")
     kind = EVENT_TYPES[record["type"]]
-    values = {
-        # JSON knows no tuples; an event holds no lists.
-        field.name: tuple(value) if isinstance(value := record[field.name], list) else value
-        for field in fields(kind)
-        if field.name in record
-    }
+    values = {field.name: _tupled(record[field.name]) for field in fields(kind) if field.name in record}
     try:
         return Entry(int(record["seq"]), float(record["time"]), kind(**values))
     except (KeyError, TypeError) as err:
         raise ValueError(f"an incomplete {record['type']} event") from err
+
+
+def _tupled(value: Any) -> Any:
+    """JSON knows no tuples; an event holds no lists."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 class EventLog:

@@ -28,6 +28,7 @@ from engine.training.keeper import Keeper
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
+from engine.training.measurer import Measurer
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
 from engine.training.probe import is_wanted, probe_largest
 from engine.training.products import settle_products
@@ -63,6 +64,7 @@ class Trainer:
     ladder: Ladder
     stepper: Stepper
     keeper: Keeper
+    measurer: Measurer
     takes: Takes
 
     def __init__(
@@ -96,6 +98,8 @@ class Trainer:
                 place = state.place if state else Place()
                 return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
             self.ledger.start(self.ledger.place)
+            if self.ledger.place.step == 0:
+                self.measurer.begin()
             if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
                 self.keeper.sample()
             self.enter("training")
@@ -145,6 +149,7 @@ class Trainer:
             undo=self.kit.lora.zero_grad,
         )
         self.kit.painter.spare = self._without_states
+        self.measurer = Measurer(config, self.kit, prepared.measured, events, self.enter)
         self.takes = Takes(self.keeper, self.history, self.control)
         if compute.is_main:
             self.takes.begin(self.ledger.place.step)
@@ -334,6 +339,10 @@ class Trainer:
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
         place, saving, sampling = self.ledger.place, self.config.saving, self.config.sampling
+        self.measurer.tell_size(place.step)
+        if self.measurer.due(place.step, place.epoch, epoch_over):
+            self.ledger.flush()
+            self.measurer.measure(place.step, place.epoch)
         drawn = _due(place.step, sampling.every_steps) or (epoch_over and _due(place.epoch, sampling.every_epochs))
         if drawn and sampling.prompts:
             self.keeper.sample()

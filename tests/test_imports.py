@@ -15,8 +15,9 @@ PACKAGES = ("engine", "profiles", "tui")
 HEAVY = ("torch", "transformers", "diffusers", "accelerate", "bitsandbytes", "peft", "prodigyopt", "schedulefree")
 
 TORCH_FREE = (
-    "engine.config", "engine.config_part", "engine.config_memory", "engine.config_file", "engine.config_writer",
-    "engine.config_problems", "engine.toml_positions", "engine.events", "engine.events_memory", "engine.commands",
+    "engine.config", "engine.config_part", "engine.config_measuring", "engine.config_memory", "engine.config_file",
+    "engine.config_writer", "engine.config_problems", "engine.toml_positions", "engine.events",
+    "engine.events_measured", "engine.events_memory", "engine.commands",
     "engine.errors", "engine.files", "engine.draws", "engine.text", "engine.run", "engine.jobs", "engine.dataset.",
     "engine.hardware.", "engine.models.header",
     "engine.models.detect", "engine.models.find", "engine.models.flux_work", "engine.models.tokenizers",

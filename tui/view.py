@@ -54,9 +54,9 @@ RESUMABLE_STATES = frozenset({"stopped", "failed", "interrupted"})
 """How a run that can be gone on with has ended; interrupted is one that did not say so."""
 
 LIVE_STATES = frozenset(
-    {"new", "preparing", "caching", "loading", "training", "paused", "released", "sampling", "saving"}
+    {"new", "preparing", "caching", "loading", "training", "paused", "released", "sampling", "measuring", "saving"}
 )
-BUSY_STATES = frozenset({"training", "sampling", "saving", "finished", "stopped", "failed"})
+BUSY_STATES = frozenset({"training", "sampling", "measuring", "saving", "finished", "stopped", "failed"})
 """States that come and go with every epoch, or that another line tells of: not worth a log line of their own."""
 
 NEARLY_FULL_GB = 0.3
@@ -269,7 +269,7 @@ def _spend(view: RunView, at: float) -> None:
     spent = at - view.last_time if view.last_time else 0.0
     if 0 < spent <= LONGEST_SILENCE_S:
         view.seconds[view.state] = view.seconds.get(view.state, 0.0) + spent
-        if view.state in ("sampling", "saving") and view.recent:
+        if view.state in ("sampling", "measuring", "saving") and view.recent:
             view.overhead_s += spent
     view.last_time = at
 
