@@ -18,6 +18,9 @@ from engine.training.validation import Drift, Known, Loss, measure_loss, update_
 EARLY = 100
 """The step after which the size of the update is told in any case: a LoRA that does nothing is seen there."""
 
+NOTHING = 1e-6
+"""A smaller update is lost in the rounding of the base's weights, whatever they are."""
+
 
 class Measurer:
     """Measures one run, in its main process; in the others it does nothing.
@@ -81,7 +84,7 @@ class Measurer:
             return
         sizes = update_sizes(self.kit.lora)
         self.events.append(Measured(step, 0, update=sizes))
-        if not any(size for _, size in sizes):
+        if sum(size for _, size in sizes) < NOTHING:
             text = f"After {step} steps the LoRA still changes nothing: is optimizer.learning_rate too low?"
             self.events.append(Log("warning", text))
 

@@ -148,18 +148,14 @@ def test_memory_that_does_not_suffice_costs_the_measurement_only(tmp_path, monke
     assert sum("is left out, memory does not suffice" in event.text for event in told(run, Log)) == 4
 
 
-def test_a_lora_that_does_nothing_is_said_at_step_100(tmp_path):
-    config = pocket_config(
-        tmp_path,
-        optimizer={"learning_rate": 1e-12},
-        training={"epochs": 0, "steps": 101, "accumulation": 1},
-        schedule={"name": "constant", "warmup_steps": 200},
-        validation={"every_epochs": 0},
-    )
-    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"learning_rate": 0.0})})
-    run = finish(Run(config))
-    assert [m.step for m in told(run, Measured)] == [100]
-    assert any("still changes nothing" in event.text for event in told(run, Log))
+def test_a_lora_that_does_nothing_is_said_early(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.training.measurer.EARLY", 4)
+    small = {"optimizer": {"learning_rate": 1e-12}, "validation": {"every_epochs": 0}}
+    run = finish(Run(pocket_config(tmp_path, **small)))
+    assert [m.step for m in told(run, Measured)] == [4]
+    assert any("After 4 steps the LoRA still changes nothing" in event.text for event in told(run, Log))
+    usual = finish(Run(pocket_config(tmp_path, validation={"every_epochs": 0})))
+    assert not any("changes nothing" in event.text for event in told(usual, Log))
 
 
 def test_pictures_set_aside_are_not_trained_on(tmp_path):
