@@ -20,12 +20,12 @@ class Measured:
     Attributes:
         held_out: loss on held-out pictures by noise seed; empty where there are none.
         held_out_bands: the same by :data:`BANDS`, over all seeds.
+        held_out_pictures: the same by picture: what one picture says and another does not is no finding.
         train: loss on a fixed part of the training pictures, as ``held_out``.
         train_bands: by band.
         drift: squared distance between the model's predictions with and without the LoRA on prompts without the
             trigger, as a share of the prediction's own square; None where it was not measured.
         update: what the LoRA adds to the weights: its Frobenius norm by kind of layer.
-        pictures: held-out pictures measured.
         seconds: what it took.
     """
 
@@ -33,11 +33,11 @@ class Measured:
     epoch: int
     held_out: tuple[float, ...] = ()
     held_out_bands: tuple[float, ...] = ()
+    held_out_pictures: tuple[float, ...] = ()
     train: tuple[float, ...] = ()
     train_bands: tuple[float, ...] = ()
     drift: float | None = None
     update: tuple[tuple[str, float], ...] = ()
-    pictures: int = 0
     seconds: float = 0.0
 
 

@@ -98,11 +98,11 @@ class Measurer:
             epoch=epoch,
             held_out=held_loss.by_seed,
             held_out_bands=held_loss.by_band,
+            held_out_pictures=held_loss.by_picture,
             train=train_loss.by_seed,
             train_bands=train_loss.by_band,
             drift=self._drift_of(held or train),
             update=update_sizes(kit.lora),
-            pictures=len(held),
             seconds=round(time.monotonic() - began, 3),
         )
 

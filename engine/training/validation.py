@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.draws import torch_generator
-from engine.events_measured import BAND_ENDS
+from engine.events_measured import BAND_ENDS, BANDS
 from engine.lora.adapter import LoraSet
 from engine.models.family import TextEmbeds
 from engine.models.modulation import Modulation
@@ -43,10 +43,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class Loss:
-    """Mean squared errors: by noise seed, and by band over all seeds."""
+    """Mean squared errors: by noise seed; by band and by picture over all seeds."""
 
     by_seed: tuple[float, ...] = ()
     by_band: tuple[float, ...] = ()
+    by_picture: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,21 @@ def measure_loss(kit: Kit, pictures: Sequence[Known], sigmas: Sequence[float], s
     """The model's loss on ``pictures`` as it stands; empty without pictures."""
     if not pictures:
         return Loss()
-    found: list[tuple[int, float, float]] = []
-    by_seed = [picture_probes(picture, sigmas, seeds, seed) for picture in pictures]
-    asked = [(number, probe) for own in by_seed for number, probes in enumerate(own) for probe in probes]
-    answers = predict(kit, [probe for _, probe in asked])
-    for (number, probe), answer in zip(asked, answers, strict=True):
-        found.append((number, probe.sigma, float((answer - probe.target).square().mean())))
-    bands: list[list[float]] = [[], [], []]
-    for _, sigma, loss in found:
-        bands[sum(sigma >= end for end in BAND_ENDS)].append(loss)
-    return Loss(
-        tuple(_mean([loss for own, _, loss in found if own == number]) for number in range(seeds)),
-        tuple(_mean(losses) if losses else 0.0 for losses in bands),
-    )
+    asked = [
+        (place, number, probe)
+        for place, picture in enumerate(pictures)
+        for number, probes in enumerate(picture_probes(picture, sigmas, seeds, seed))
+        for probe in probes
+    ]
+    answers = predict(kit, [probe for *_, probe in asked])
+    groups: list[list[list[float]]] = [[[] for _ in range(n)] for n in (seeds, len(BANDS), len(pictures))]
+    by_seed, by_band, by_picture = groups
+    for (place, number, probe), answer in zip(asked, answers, strict=True):
+        loss = float((answer - probe.target).square().mean())
+        by_seed[number].append(loss)
+        by_band[sum(probe.sigma >= end for end in BAND_ENDS)].append(loss)
+        by_picture[place].append(loss)
+    return Loss(_means(by_seed), _means(by_band), _means(by_picture))
 
 
 class Drift:
@@ -218,6 +221,10 @@ def _chunks(probes: Sequence[Probe], together: int) -> Iterator[list[int]]:
 
 def _stacked(texts: Sequence[TextEmbeds]) -> TextEmbeds:
     return TextEmbeds(*(torch.cat([getattr(text, name) for text in texts]) for name in ("pooled", "states", "mask")))
+
+
+def _means(groups: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(_mean(group) if group else 0.0 for group in groups)
 
 
 def _mean(values: Sequence[float]) -> float:

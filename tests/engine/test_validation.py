@@ -47,7 +47,7 @@ def test_what_a_measurement_tells(tmp_path):
     found = told(run, Measured)
     assert [m.step for m in found] == [3 * m.epoch for m in found] and len(found) == 9
     first, last = found[0], found[-1]
-    assert len(first.held_out) == 2 and first.pictures == 8 and len(first.held_out_bands) == len(BANDS)
+    assert len(first.held_out) == 2 and len(first.held_out_pictures) == 8 and len(first.held_out_bands) == len(BANDS)
     assert first.drift == 0.0 and not any(size for _, size in first.update)
     assert last.drift > 0.0 and all(size > 0 for _, size in last.update)
     # It learns: the training pictures' loss falls, and the two seeds tell the same of the held-out ones.
@@ -55,6 +55,7 @@ def test_what_a_measurement_tells(tmp_path):
     change = [after - before for after, before in zip(last.held_out, first.held_out, strict=True)]
     assert change[0] * change[1] > 0
     assert math.isclose(sum(first.held_out) / 2, _mean_of_bands(first), rel_tol=1e-5)
+    assert math.isclose(sum(first.held_out) / 2, sum(first.held_out_pictures) / 8, rel_tol=1e-5)
     states = [event.state for event in told(run, StateChanged)]
     assert states.count("measuring") == 9 and states[-1] == "finished"
 
@@ -163,4 +164,4 @@ def test_pictures_set_aside_are_not_trained_on(tmp_path):
     run = finish(Run(pocket_config(tmp_path, validation={"held_out": 3, "budget": 50.0}, training={"epochs": 1})))
     said = next(event.text for event in told(run, Log) if "held out to measure on" in event.text)
     assert said.startswith("3 pictures") and len(told(run, StepDone)) == 7  # 13 pictures, two a step
-    assert told(run, Measured)[0].pictures == 3
+    assert len(told(run, Measured)[0].held_out_pictures) == 3
