@@ -20,6 +20,7 @@ from engine.files import RunFolder, atomic_write
 from engine.memory.calibration import Decisions, calibrate, decide, decisions, in_words, packed_linears
 from engine.memory.frozen import BlockWeights
 from engine.memory.precision import Packed8
+from engine.sealed import sealed, unsealed
 from engine.text import safe_text
 from engine.training.kit import Kit
 from engine.training.lean import Lean
@@ -101,7 +102,7 @@ def _decided(kit: Kit, linears: dict[str, Packed8], path: Path, events: EventLog
     kit.lora.zero_grad()
     events.append(Log("info", in_words(linears, seen)))
     decided = decisions(linears)
-    atomic_write(path, json.dumps({"kind": kind, "linears": decided}, indent=1))
+    atomic_write(path, sealed(json.dumps({"kind": kind, "linears": decided}, indent=1)))
     return decided
 
 
@@ -125,7 +126,7 @@ def _first_batch(kit: Kit) -> None:
 def _read(path: Path, kind: str, names: Collection[str]) -> tuple[Decisions | None, str]:
     """What was decided for the linears ``names`` of a base of this kind; or None and what is wrong with ``path``."""
     try:
-        table = json.loads(path.read_bytes())
+        table = unsealed(path.read_bytes())
         found = str(table["kind"])
         decided = {str(name): _pair(pair) for name, pair in table["linears"].items()}
     except FileNotFoundError:
