@@ -139,7 +139,7 @@ class BaseFile:
 
     def __exit__(self, *raised: object) -> None:
         """Close the file."""
-        self._reader.__exit__()
+        self._reader.__exit__(*raised)
 
     def count(self, with_modulation: bool) -> None:
         """Say what will be read."""
