@@ -23,7 +23,7 @@ from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
-from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in
+from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in, others_may_write
 from engine.hardware.monitor import MemorySampler
 from engine.locks import lock_folder
 from engine.text import safe_text
@@ -139,6 +139,9 @@ class Run:
                 self.events.open_file(self.folder.events)
             except OSError as err:
                 raise disk_error(err, self.folder.events) from err
+            if who := others_may_write(self.folder.root):
+                text = f"Others may change what this run goes on from in {safe_text(self.folder.root, 400)}: {who}"
+                self.events.append(Log("warning", text))
             return self._train(self.folder)
 
     def _train(self, folder: RunFolder) -> Outcome:
