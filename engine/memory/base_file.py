@@ -141,6 +141,14 @@ class BaseFile:
         """Close the file."""
         self._reader.__exit__(*raised)
 
+    def refuse_changed(self) -> None:
+        """Look whether the file is as it was when it was opened.
+
+        Raises:
+            ModelFileError: it is not.
+        """
+        self._reader.refuse_changed()
+
     def count(self, with_modulation: bool) -> None:
         """Say what will be read."""
         apart = () if with_modulation else tuple(f"{name}." for name in self._modulation_names())

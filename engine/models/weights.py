@@ -117,7 +117,15 @@ class PartReader:
         """
         with self._file:
             if not any(raised):
-                _refuse_changed(self.part, self._file, self._before)
+                self.refuse_changed()
+
+    def refuse_changed(self) -> None:
+        """Look whether the file is as it was when it was opened.
+
+        Raises:
+            ModelFileError: it is not.
+        """
+        _refuse_changed(self.part, self._file, self._before)
 
     def raw(self, name: str) -> tuple[Tensor, Tensor | None]:
         """A tensor as it lies in the file, on the CPU, and its scale in float32 where it has one.

@@ -344,7 +344,15 @@ def test_a_file_changed_while_it_is_read_is_refused(how: str, load: str, tmp_pat
                 model = FluxTransformer(flux_params(part))
             weights.load_weights(model, part, device=CPU, dtype=torch.float32, progress=change)
         else:
-            load_base(path, device=CPU, dtype=torch.bfloat16, precision="int8", progress=change)
+            load_base(
+                path,
+                device=CPU,
+                dtype=torch.bfloat16,
+                precision="int8",
+                progress=change,
+                cache_dir=tmp_path / "cache",
+            )
     wanted = "ended early" if how == "cut" else "changed while it was read"
     assert wanted in f"{refused.value.title} {refused.value.detail}"
     assert len(told) >= 3
+    assert not list(tmp_path.rglob("cache/base/*"))  # no copy of it is kept for the next start

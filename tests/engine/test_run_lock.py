@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from reliability import figure
 
 import engine.locks
 from engine.dataset.edits import CaptionChanged, open_caption, write_caption
@@ -171,6 +172,7 @@ def rated(folder: Path, count: int) -> int:
 @pytest.mark.parametrize("count", [10, pytest.param(500, marks=pytest.mark.crash)])
 def test_two_lorakilns_rating_the_same_dataset_lose_nothing(count: int, tmp_path: Path) -> None:
     assert rated(tmp_path / "data", count) == 2 * count
+    figure("two at once", "ratings by two processes", f"{2 * count} of {2 * count} kept")
 
 
 EDITS = """
@@ -201,6 +203,7 @@ def test_two_lorakilns_editing_one_caption_lose_nothing(count: int, tmp_path: Pa
     words = path.read_text().strip().strip(";").split(";")
     assert sorted(words) == sorted(f"{name}{number}" for name in "ab" for number in range(count))
     assert [each.name for each in tmp_path.iterdir()] == ["cat.txt"]
+    figure("two at once", "edits of one caption by two processes", f"{2 * count} of {2 * count} kept")
 
 
 def test_a_folder_that_stays_held_is_refused_with_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
