@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ HOLDER_PATIENCE_S = 0.3
 READER_PATIENCE_S = 10.0
 """How long those who only look whether a run is trained are waited for; a look takes microseconds."""
 
-FOLDER_PATIENCE_S = 2.0
+FOLDER_PATIENCE_S = 5.0
 """How long a dataset's folder is waited for: it is held for one write of a small file."""
 
 UNNAMED = "that did not name itself"
@@ -205,17 +206,25 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def _wait_for(fd: int, folder: Path) -> None:
-    end = time.monotonic() + FOLDER_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        if err.errno in _NO_LOCKS:
             return
-        except OSError as err:
-            if err.errno in _NO_LOCKS:
-                return
-            if time.monotonic() >= end:
-                raise _busy(folder) from err
-        time.sleep(0.005)
+        # Asking again and again would starve beside one that writes many files: the system wakes who waits in it.
+        taken = threading.Event()
+        threading.Thread(target=_wait_in_system, args=(os.dup(fd), taken), daemon=True).start()
+        if not taken.wait(FOLDER_PATIENCE_S):
+            raise _busy(folder) from err
+
+
+def _wait_in_system(fd: int, taken: threading.Event) -> None:
+    """Lock and close ``fd``: its original keeps the lock, and where that was given up the lock goes with this one."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        taken.set()
+    finally:
+        os.close(fd)
 
 
 def _busy(folder: Path) -> EngineError:
