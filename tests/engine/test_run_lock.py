@@ -151,7 +151,9 @@ def test_a_lock_file_that_says_nothing_is_no_error(text: str, tmp_path: Path) ->
 RATES = """
 import sys
 from pathlib import Path
+import engine.locks
 from engine.dataset.sidecar import load_sidecar
+engine.locks.FOLDER_PATIENCE_S = 60.0  # a loaded machine may take long
 folder, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 notes = load_sidecar(folder)
 for number in range(count):
@@ -178,7 +180,9 @@ def test_two_lorakilns_rating_the_same_dataset_lose_nothing(count: int, tmp_path
 EDITS = """
 import sys
 from pathlib import Path
+import engine.locks
 from engine.dataset.edits import CaptionChanged, open_caption, write_caption
+engine.locks.FOLDER_PATIENCE_S = 60.0
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 base = open_caption(path)
 for number in range(count):
