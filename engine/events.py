@@ -20,6 +20,7 @@ from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
+from engine.sealed import sealed, unsealed
 
 RING_SIZE = 20_000
 
@@ -222,12 +223,12 @@ class Entry:
 
 
 def entry_from_json(line: str) -> Entry:
-    """Read back :meth:`Entry.to_json`; unknown fields are ignored so that newer files replay.
+    """Read back :meth:`Entry.to_json`, sealed or not; unknown fields are ignored so that newer files replay.
 
     Raises:
-        ValueError: the line is not JSON, or names no event known here.
+        ValueError: the line is not JSON, not what was sealed, or names no event known here.
     """
-    record = json.loads(line)
+    record = unsealed(line.encode("utf-8", "surrogatepass"))
     if not isinstance(record, dict) or record.get("type") not in EVENT_TYPES:
         raise ValueError("not an event line")
     kind = EVENT_TYPES[record["type"]]
@@ -328,7 +329,7 @@ class EventLog:
         if self._file is None:
             return
         try:
-            self._file.write(entry.to_json() + "\n")
+            self._file.write(sealed(entry.to_json()) + "\n")
         except OSError as err:
             self.write_error = err
 

@@ -10,16 +10,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import re
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from engine.errors import DiskError, RunError
+from engine.text import safe_text
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -49,8 +54,8 @@ def _free_mb(path: Path) -> int:
     folder = path if path.is_dir() else path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize // 2**20
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize // 2**20
 
 
 @contextlib.contextmanager
@@ -109,6 +114,33 @@ def is_held(lock: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def others_may_write(folder: Path) -> str:
+    """Who besides this user may change what lies in ``folder``, in words to go on with; empty where nobody may.
+
+    The system's own user may everywhere, and a group that bears the user's name is the user's alone.
+    """
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return ""
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody on this machine may write there (`chmod o-w` ends it)"
+    if found.st_uid not in (os.geteuid(), 0):
+        return f"it belongs to {_named(pwd.getpwuid, found.st_uid)}"
+    group = _named(grp.getgrgid, found.st_gid)
+    if found.st_mode & stat.S_IWGRP and found.st_gid != 0 and group != _named(pwd.getpwuid, found.st_uid):
+        return f"all of the group {group} may write there (`chmod g-w` ends it)"
+    return ""
+
+
+def _named(look: Callable[[int], tuple[Any, ...]], number: int) -> str:
+    """A user's or group's name; its number where it has none."""
+    try:
+        return safe_text(look(number)[0], 40)
+    except KeyError:
+        return str(number)
 
 
 def _umask() -> int:

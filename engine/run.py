@@ -7,26 +7,25 @@ drive it and nothing else of the engine. Importing this module does not import t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import logging
 import os
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from engine.commands import Command, CommandQueue
 from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
-from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in
+from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in, others_may_write
 from engine.hardware.monitor import MemorySampler
+from engine.locks import lock_folder
 from engine.text import safe_text
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""
-
-LOCK_PATIENCE_S = 1.0
-"""How long a run that is locked is asked for again before it counts as being trained."""
 
 
 class Run:
@@ -143,6 +139,9 @@ class Run:
                 self.events.open_file(self.folder.events)
             except OSError as err:
                 raise disk_error(err, self.folder.events) from err
+            if who := others_may_write(self.folder.root):
+                text = f"Others may change what this run goes on from in {safe_text(self.folder.root, 400)}: {who}"
+                self.events.append(Log("warning", text))
             return self._train(self.folder)
 
     def _train(self, folder: RunFolder) -> Outcome:
@@ -199,41 +198,6 @@ def open_run(folder: Path) -> Run:
             "`kiln runs` lists the runs of the folder `runs`; name one of their folders.",
         )
     return Run(load_config(place.config), resume_from=place.root)
-
-
-@contextlib.contextmanager
-def lock_folder(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's lock, so that no second process trains in the same folder.
-
-    Raises:
-        RunError: another process holds it, named.
-        DiskError: the lock file cannot be made.
-    """
-    try:
-        file = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as err:
-        raise disk_error(err, folder.lock) from err
-    with file:
-        # `kiln runs` takes the lock for an instant to see whether it is held: that is no reason to refuse.
-        end = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as err:
-                if time.monotonic() >= end:
-                    hint = "Wait for it, or stop it."
-                    raise RunError("This run is being trained already", _holder(file), hint) from err
-                time.sleep(0.05)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    return f"by the process {safe_text(file.read(20).strip())}"
 
 
 @contextlib.contextmanager

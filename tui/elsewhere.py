@@ -11,20 +11,12 @@ from pathlib import Path
 from engine.errors import RunError
 from engine.events import Entry, entry_from_json
 from engine.files import RunFolder, is_held
-from engine.text import safe_text
-
-UNNAMED = "that did not name itself yet"
+from engine.locks import UNNAMED, holder_in
 
 
 def holder_of(lock: Path) -> str:
     """The number of the process that trains a run, as its lock file has it; empty when nobody does."""
-    if not is_held(lock):
-        return ""
-    try:
-        with open(lock, "rb") as file:
-            return safe_text(file.read(20).decode("ascii", "replace").strip()) or UNNAMED
-    except OSError:
-        return UNNAMED
+    return str(holder_in(lock).pid or UNNAMED) if is_held(lock) else ""
 
 
 def held(holder: str) -> RunError:

@@ -19,6 +19,7 @@ from engine.dataset.captions import MAX_CAPTION_BYTES, caption_text
 from engine.dataset.regular import read_limited
 from engine.errors import DatasetError
 from engine.files import atomic_path, flush
+from engine.locks import alone_in
 from engine.text import safe_text
 
 _MARKS = (
@@ -102,8 +103,8 @@ def write_caption(base: CaptionFile, text: str) -> CaptionFile:
 
     Raises:
         CaptionChanged: the file is no longer as ``base`` has it.
-        DatasetError: the text cannot be read back as a caption (control characters, too long), or what stands there
-            now cannot be read.
+        DatasetError: the text cannot be read back as a caption (control characters, too long), what stands there
+            now cannot be read, or another process keeps writing in the folder.
         DiskError: it could not be written; what stood there before is unharmed.
     """
     _refuse_changed(base)
@@ -112,10 +113,10 @@ def write_caption(base: CaptionFile, text: str) -> CaptionFile:
         return base
     data = _encoded(base, text)
     caption_text(data, base.path)
-    with atomic_path(base.path, _mode(base.path)) as temp:
+    # Another lorakiln is kept out until the new file stands; of other programs only the rename's moment is left.
+    with alone_in(base.path.parent), atomic_path(base.path, _mode(base.path)) as temp:
         temp.write_bytes(data)
         flush(temp)
-        # Looked at again after the slow part: only a rename lies between this and the new file.
         _refuse_changed(base)
     return replace(base, text=text, digest=_digest(data))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.files import disk_error, flush
+from engine.sealed import sealed, unsealed
 
 
 @dataclass
@@ -50,12 +51,11 @@ class CaptionHistory:
             DiskError: they could not be written.
         """
         if self.path is not None:
-            line = json.dumps({"epoch": epoch, "captions": dict(texts)}, ensure_ascii=True) + "\n"
+            line = sealed(json.dumps({"epoch": epoch, "captions": dict(texts)}, ensure_ascii=True)) + "\n"
             try:
                 with open(self.path, "ab") as file:
                     file.write(line.encode("ascii"))
-                if texts:  # the line of an epoch without news may be lost with the machine: nothing hangs on it
-                    flush(self.path)
+                flush(self.path)  # an epoch without news too: where its line is missing, the file was damaged
             except OSError as err:
                 raise disk_error(err, self.path) from err
         self.epochs.setdefault(epoch, {}).update(texts)
@@ -88,8 +88,8 @@ def load_history(path: Path) -> CaptionHistory:
 def _parsed(line: bytes) -> tuple[int, dict[str, str]] | None:
     """Epoch and texts of a whole line; None for anything else."""
     try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        record = unsealed(line) if line.endswith(b"\n") else None
+    except ValueError:
         return None
     if not isinstance(record, dict):
         return None

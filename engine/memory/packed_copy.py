@@ -121,8 +121,7 @@ class CopyWriter:
                     f"{free / 1e9:.1f} GB free",
                 )
             temp = self._stack.enter_context(atomic_path(self.path))
-            self._fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)  # tells a living writer's file from one that a kill left
+            self._fd = _locked(temp)
             _write(self._fd, memoryview(self._form.header), 0)
         return self
 
@@ -249,6 +248,16 @@ class CopyReader:
             digest.update(piece[:got])
             view, at = view[got:], at + got
         return digest.hexdigest()
+
+
+def _locked(temp: Path) -> int:
+    """A new file, locked: that tells a living writer's from one that a kill left."""
+    while True:
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)  # another process swept it in the moment before it was locked
 
 
 def sweep(folder: Path) -> int:

@@ -72,7 +72,7 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
     Raises:
         DiskError: it could not be written; every earlier generation stands.
     """
-    final = states / f"step-{state.place.step:08d}"
+    final = states / _folder_name(state.place.step)
     part = states / f".{final.name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -141,7 +141,7 @@ def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
     for folder in generations(states):
         try:
             return _load(folder), damaged
-        except (OSError, ValueError, KeyError, TypeError) as err:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
             damaged.append(f"{folder.name}: {err}")
     if damaged:
         raise RunError(
@@ -168,13 +168,20 @@ def _load(folder: Path) -> TrainingState:
             "Finish it with the version that began it, or begin a new run from its LoRA with lora.resume_from.",
         )
     known = {field.name for field in fields(Place)}
+    place = Place(**{k: v for k, v in record["place"].items() if k in known})
+    if folder.name != _folder_name(place.step):
+        raise ValueError(f"it is the state of step {place.step}, under another's name")
     return TrainingState(
-        place=Place(**{k: v for k, v in record["place"].items() if k in known}),
+        place=place,
         lora=load(contents["lora.safetensors"]),
         optimizer=load(contents["optimizer.safetensors"]),
         optimizer_json=record["optimizer"],
         identity=record["identity"],
     )
+
+
+def _folder_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _replace_folder(part: Path, final: Path) -> None:

@@ -54,6 +54,7 @@ class Takes:
         if self.history.damaged:
             text = f"{self.history.damaged} damaged lines at the end of the run's captions were cut off"
             self.events.append(Log("warning", text))
+        self._miss(step)
         known = self.history.latest()
         fresh = {str(sample.path): sample.caption for sample in self.order.samples if str(sample.path) not in known}
         if fresh:
@@ -121,6 +122,17 @@ class Takes:
             self.keeper.save_state()
             leave_gpu(self.kit)
             self.away = True
+
+    def _miss(self, step: int) -> None:
+        """Say which epochs' captions are gone: every epoch that has a step done was written down before it."""
+        last = next(self.order.turns(after=step - 1)).epoch if step else 0
+        first = self.history.decided + 1
+        if first <= last:
+            text = (
+                f"What captions counted from epoch {first} to {last} is not in the run's folder any more: the run "
+                "goes on with what the files hold now, and its course may differ"
+            )
+            self.events.append(Log("warning", text))
 
     def _announce(self, edited: Sequence[Sample], step: int) -> None:
         turn = next(self.order.turns(after=step), None)

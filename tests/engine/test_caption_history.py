@@ -78,7 +78,7 @@ def test_a_history_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_every_line_is_plain_ascii(tmp_path: Path) -> None:
     recorded(tmp_path / "captions.jsonl")
     for line in (tmp_path / "captions.jsonl").read_text("ascii").splitlines():
-        assert json.loads(line).keys() == {"epoch", "captions"}
+        assert json.loads(line).keys() == {"epoch", "captions", "crc32"}
 
 
 @pytest.fixture

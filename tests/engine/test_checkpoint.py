@@ -44,6 +44,20 @@ def test_saving_the_same_step_twice_is_fine(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["step-00000005"]
 
 
+def test_a_state_under_the_name_of_another_step_is_passed_over(tmp_path):
+    older, newer = (save_state(tmp_path, state(step), keep=2) for step in (3, 4))
+    aside = tmp_path / "aside"
+    os.rename(older, aside)
+    os.rename(newer, older)
+    os.rename(aside, newer)
+    with pytest.raises(RunError) as refused:
+        load_newest(tmp_path)
+    assert "it is the state of step 3, under another's name" in refused.value.detail
+    save_state(tmp_path, state(5), keep=3)
+    loaded, _ = load_newest(tmp_path)
+    assert loaded is not None and loaded.place.step == 5
+
+
 def test_nothing_there_is_a_fresh_start(tmp_path):
     assert load_newest(tmp_path) == (None, [])
 

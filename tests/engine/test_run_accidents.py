@@ -254,3 +254,16 @@ def test_a_stop_planned_while_caching_is_told_again_with_the_outline(tmp_path):
     kinds = [event for event in told(run, RunStarted, StopPlanned)]
     assert isinstance(kinds[-1], StopPlanned) and kinds[-1].epoch == 1
     assert told(run, StepDone)[-1].step == 3
+
+
+def test_a_run_in_a_folder_that_others_may_write_says_so(tmp_path):
+    missing = {"model": {"transformer": tmp_path / "none.safetensors"}}
+    before = os.umask(0)
+    try:
+        run = finish(Run(pocket_config(tmp_path, **missing)))
+    finally:
+        os.umask(before)
+    (said,) = [event.text for event in told(run, Log) if "Others may change" in event.text]
+    assert "everybody on this machine" in said
+    quiet = finish(Run(pocket_config(tmp_path, name="quiet", **missing)))
+    assert not [event for event in told(quiet, Log) if "Others may change" in event.text]

@@ -23,6 +23,8 @@ from typing import Any
 
 import platformdirs
 
+from engine.sealed import sealed, unsealed
+
 LONGEST_SOCKET = 100
 """Bytes of a socket's path that every system takes."""
 
@@ -148,7 +150,7 @@ def write_info(place: Place, info: HostInfo) -> None:
     """Write the note, whole or not at all; failing to is no harm."""
     part = place.info.with_suffix(".part")
     with contextlib.suppress(OSError):
-        part.write_text(json.dumps(asdict(info)), encoding="utf-8")
+        part.write_text(sealed(json.dumps(asdict(info))), encoding="utf-8")
         os.replace(part, place.info)
 
 
@@ -156,8 +158,8 @@ def read_info(place: Place) -> HostInfo | None:
     """The note that a host left at ``place``, whether or not it still lives."""
     try:
         with open(place.info, "rb") as file:
-            table = json.loads(file.read(MOST_INFO).decode())
-    except (OSError, ValueError, RecursionError):
+            table = unsealed(file.read(MOST_INFO))
+    except (OSError, ValueError):
         return None
     return _info(table)
 
