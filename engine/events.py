@@ -7,13 +7,15 @@ of them, so a JSON line replays to the same event, and a view folded from a file
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_type_hints
 
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
@@ -225,22 +227,46 @@ def entry_from_json(line: str) -> Entry:
     """Read back :meth:`Entry.to_json`; unknown fields are ignored so that newer files replay.
 
     Raises:
-        ValueError: the line is not JSON, or names no event known here.
+        ValueError: the line is not JSON, names no event known here, or holds what no such event does.
     """
-    record = json.loads(line)
-    if not isinstance(record, dict) or record.get("type") not in EVENT_TYPES:
-        raise ValueError("not an event line")
-    kind = EVENT_TYPES[record["type"]]
-    values = {
-        # JSON knows no tuples; an event holds no lists.
-        field.name: tuple(value) if isinstance(value := record[field.name], list) else value
-        for field in fields(kind)
-        if field.name in record
-    }
     try:
-        return Entry(int(record["seq"]), float(record["time"]), kind(**values))
+        record = json.loads(line)
+    except RecursionError as err:
+        raise ValueError("not an event line") from err
+    name = record.get("type") if isinstance(record, dict) else None
+    if not isinstance(name, str) or name not in EVENT_TYPES:
+        raise ValueError("not an event line")
+    kind = EVENT_TYPES[name]
+    values = {key: _value(hint, record[key]) for key, hint in _hints(kind).items() if key in record}
+    try:
+        return Entry(_value(int, record["seq"]), _value(float, record["time"]), kind(**values))
     except (KeyError, TypeError) as err:
-        raise ValueError(f"an incomplete {record['type']} event") from err
+        raise ValueError(f"an incomplete {name} event") from err
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+_LARGEST = 2**53
+"""Beyond it floats and arrays of whole numbers lose them; nothing that is counted here comes near."""
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """A value of the type that an event's field has: files come from anybody, and screens believe events.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    # JSON knows no tuples; an event holds no lists.
+    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if hint is float and type(value) in (int, float) and not _LARGEST < abs(value) < math.inf:
+        return float(value)
+    if type(value) is hint and (hint is not int or abs(value) <= _LARGEST):
+        return value
+    raise ValueError(f"no {getattr(hint, '__name__', hint)}: {str(value)[:40]}")
 
 
 class EventLog:

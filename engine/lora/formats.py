@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -34,6 +34,7 @@ from engine.lora.layouts import (
 )
 from engine.lora.targets import Target
 from engine.models.header import Header, read_header
+from engine.models.weights import open_tensors
 from engine.text import safe_text
 
 Layout = Literal["kohya", "diffusers"]
@@ -137,12 +138,9 @@ def load_lora(path: Path) -> tuple[dict[str, Tensor], list[Target]]:
     grouped = _grouped(header, _SUFFIXES[layout])
     alphas = _header_alphas(header) if layout == "diffusers" else {}
     pairs = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for base, names in grouped.items():
-                pairs[base] = _factors(header, file, base, names, alphas.get(base))
-    except (SafetensorError, OSError) as err:
-        raise _refused(header, f"reading it failed: {err}", "Get the file again, or check the disk.") from err
+    with open_tensors(header) as tensor_of:
+        for base, names in grouped.items():
+            pairs[base] = _factors(header, tensor_of, base, names, alphas.get(base))
     modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
     state, targets = {}, []
     for module, factors in sorted(modules.items(), key=lambda item: place_order(item[0])):
@@ -220,8 +218,10 @@ def _grouped(header: Header, suffixes: Mapping[str, str]) -> dict[str, dict[str,
     return grouped
 
 
-def _factors(header: Header, file: Any, base: str, names: Mapping[str, str], alpha: float | None) -> Factors:
-    down, up = (_read(header, file, names[role]) for role in ("down", "up"))
+def _factors(
+    header: Header, tensor_of: Callable[[str], Tensor], base: str, names: Mapping[str, str], alpha: float | None
+) -> Factors:
+    down, up = (_read(header, tensor_of, names[role]) for role in ("down", "up"))
     if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
         raise _refused(
             header,
@@ -230,18 +230,18 @@ def _factors(header: Header, file: Any, base: str, names: Mapping[str, str], alp
             "The file is damaged or a LoRA of another kind.",
         )
     if "alpha" in names:
-        scalar = _read(header, file, names["alpha"])
+        scalar = _read(header, tensor_of, names["alpha"])
         if scalar.numel() != 1:
             raise _refused(header, f"{names['alpha']} is {tuple(scalar.shape)}, wanted one number", "")
         alpha = float(scalar)
     return Factors(down, up, float(down.shape[0]) if alpha is None else alpha)
 
 
-def _read(header: Header, file: Any, name: str) -> Tensor:
+def _read(header: Header, tensor_of: Callable[[str], Tensor], name: str) -> Tensor:
     if header.tensors[name].dtype not in _READABLE:
         wanted = ", ".join(sorted(_READABLE))
         raise _refused(header, f"{name} is {header.tensors[name].dtype}; wanted one of {wanted}", "")
-    tensor: Tensor = file.get_tensor(name).to(torch.float32)
+    tensor = tensor_of(name).to(torch.float32)
     if not torch.isfinite(tensor).all():
         raise _refused(header, f"{name} holds values that are infinite or not a number", "The file is of no use.")
     return tensor
@@ -260,8 +260,10 @@ def _header_alphas(header: Header) -> dict[str, float]:
         config = {key.removeprefix(DIFFUSERS_PREFIX): value for key, value in raw.items()}
         common = float(config["lora_alpha"])
         patterns = {str(key).lstrip("^"): float(value) for key, value in (config.get("alpha_pattern") or {}).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as err:
         raise _refused(header, f"lora_adapter_metadata in its header cannot be read ({err!r})", "") from err
+    if not all(math.isfinite(alpha) for alpha in (common, *patterns.values())):
+        raise _refused(header, "lora_adapter_metadata in its header gives an alpha that is not finite", "")
     for key in ("use_dora", "use_rslora"):
         if config.get(key):
             raise _refused(header, f"its header sets {key}", "Only plain LoRAs can be read.")

@@ -8,8 +8,9 @@ short read is an error like any other. fp8 weights are multiplied by their scale
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelFileError
 from engine.models.detect import listed
-from engine.models.header import TensorInfo
+from engine.models.header import Header, TensorInfo
 from engine.models.parts import Part, dims
 from engine.text import safe_text
 
@@ -185,12 +186,27 @@ def _open(path: Path) -> FileIO:
         raise ModelFileError("A model file could not be read", f"{safe_text(path, 400)}: {err}", "") from err
 
 
+@contextlib.contextmanager
+def open_tensors(header: Header) -> Iterator[Callable[[str], Tensor]]:
+    """A checked file, open, as a function from a name to its tensor: on the CPU, of the file's dtype.
+
+    Raises:
+        ModelFileError: the file cannot be read, or ends before a tensor.
+    """
+    with _open(header.path) as file:
+        yield lambda name: _tensor(file, header, header.tensors[name])
+
+
 def _read(file: FileIO, part: Part, info: TensorInfo) -> Tensor:
+    return _tensor(file, part.header, info)
+
+
+def _tensor(file: FileIO, header: Header, info: TensorInfo) -> Tensor:
     """One tensor's bytes from the file into a CPU tensor of the file's dtype."""
     buffer = torch.empty(info.end - info.begin, dtype=torch.uint8)
     view = buffer.numpy().data
     try:
-        file.seek(part.header.data_offset + info.begin)
+        file.seek(header.data_offset + info.begin)
         while view:
             got = file.readinto(view)
             if not got:
@@ -198,7 +214,7 @@ def _read(file: FileIO, part: Part, info: TensorInfo) -> Tensor:
             view = view[got:]
     except OSError as err:
         raise ModelFileError(
-            "A model file could not be read", f"{safe_text(part.header.path, 400)}, tensor {info.name}: {err}", ""
+            "A model file could not be read", f"{safe_text(header.path, 400)}, tensor {info.name}: {err}", ""
         ) from err
     return buffer.view(DTYPES[info.dtype]).reshape(info.shape)
 

@@ -132,7 +132,7 @@ def _read(path: Path, kind: str, names: Collection[str]) -> tuple[Decisions | No
         return None, "is not there"
     except OSError as err:
         return None, f"cannot be read ({err.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, "is damaged"
     if found != kind:
         return None, f"is about {safe_text(found, 20)} products, these are {kind}"
