@@ -240,7 +240,8 @@ def _holder(file: IO[str]) -> str:
 def log_to(path: Path, events: EventLog) -> Iterator[None]:
     """Send what is logged (warnings and worse) to ``path`` meanwhile, and what our own modules log to the user too.
 
-    Escape sequences are made harmless.
+    Escape sequences are made harmless and secrets hidden; in messages that libraries print by handlers of their own
+    too.
     """
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
@@ -251,11 +252,14 @@ def log_to(path: Path, events: EventLog) -> Iterator[None]:
     root, ours, teller = logging.getLogger(), logging.getLogger("engine"), _Teller(events)
     root.addHandler(handler)
     ours.addHandler(teller)
+    former = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_SafeRecord)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        logging.setLogRecordFactory(former)
         ours.removeHandler(teller)
         root.removeHandler(handler)
         handler.close()
@@ -268,6 +272,11 @@ class _Teller(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.events.append(Log("warning", safe_text(record.getMessage(), 2000)))
+
+
+class _SafeRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return safe_text(super().getMessage(), 20_000, newlines=True)
 
 
 class _SafeFormatter(logging.Formatter):

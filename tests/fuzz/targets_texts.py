@@ -237,7 +237,7 @@ TARGETS = (
          b'{"seq": 1e999, "time": 1.0, "type": "Log", "level": "info", "text": "a"}\n',
          b'{"seq": 1, "time": 1, "type": "StopPlanned", "epoch": 100000000000000000000000000}\n',
          b'{"seq": 1, "time": 1, "type": ["Log"]}\n',
-         b'{"seq": 1, "time": 1, "type": "Slowed", "step": 1, "factor": 2, "cause": "", "text": "", "changes": [3]}\n'),
+         b'{"seq": 1, "time": 1, "type": "Slowed", "step": 1, "factor": 2, "cause": "", "text": "", "changes": 3}\n'),
     ),
     Target("captions-history", _history, (), _history_seeds, ("engine.dataset.history.load_history",)),
     Target(

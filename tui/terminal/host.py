@@ -27,6 +27,7 @@ from tui.ending import code_of, stop_run
 from tui.last_words import away_words, idle_words, run_words
 from tui.settings import load_settings
 from tui.terminal.caller import Caller, answer
+from tui.terminal.host_log import log_text
 from tui.terminal.orders import config_file, run_for
 from tui.terminal.place import Claim, HostInfo, peer_is_us, write_info
 from tui.terminal.wire import ENVIRONMENT, MOST_TEXT, RUN_ENVIRONMENT, Channel, picked
@@ -316,7 +317,7 @@ def _value(environment: dict[str, str], name: str) -> str:
 
 def _unforeseen(err: Exception) -> RunError:
     """What to tell a caller of an error that has no words for users; the log gets all of it."""
-    traceback.print_exception(err)
+    log_text("".join(traceback.format_exception(err)))
     return RunError(
         "The host could not do this", safe_text(f"{type(err).__name__}: {err}"), "Its log, host.log, has the rest."
     )
