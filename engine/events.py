@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,8 +22,11 @@ from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
+from engine.files import open_to_read
 
 RING_SIZE = 20_000
+
+_LONGEST_LINE = 2**22  # bytes; a failure with its traceback has a hundredth of it
 
 
 @dataclass(frozen=True)
@@ -244,13 +247,8 @@ def entry_from_json(line: str) -> Entry:
         raise ValueError(f"an incomplete {name} event") from err
 
 
-@cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-_LARGEST = 2**53
-"""Beyond it floats and arrays of whole numbers lose them; nothing that is counted here comes near."""
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
+_LARGEST = 2**53  # nothing that is counted comes near; beyond it floats and arrays lose whole numbers
 
 
 def _value(hint: Any, value: Any) -> Any:
@@ -371,7 +369,7 @@ def last_entry(path: Path) -> LogTail:
     """Read the end of an event file; (0, False) where there is none."""
     if not path.exists():
         return LogTail(0, False)
-    with open(path, "rb") as file:
+    with open_to_read(path) as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 65_536))
         lines = file.read().split(b"\n")
@@ -390,9 +388,9 @@ def replay(path: Path) -> Iterator[Entry]:
     Raises:
         OSError: the file cannot be read.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
+    with open_to_read(path) as file:
+        while line := file.readline(_LONGEST_LINE):  # pieces of a longer one are no events
             try:
-                yield entry_from_json(line)
+                yield entry_from_json(line.decode("utf-8", "replace"))
             except ValueError:
                 continue

@@ -25,7 +25,7 @@ from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
-from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in
+from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in, opened_here
 from engine.hardware.monitor import MemorySampler
 from engine.text import safe_text
 
@@ -165,7 +165,10 @@ class Run:
         trace = traceback.format_exc()
         if self.folder is not None:
             # A full disk is a likely reason to be here; the event in the ring says the same.
-            with contextlib.suppress(OSError), open(self.folder.log, "a", encoding="utf-8") as log:
+            with (
+                contextlib.suppress(OSError),
+                open(self.folder.log, "a", encoding="utf-8", opener=opened_here) as log,
+            ):
                 log.write(safe_text(trace, 100_000, newlines=True) + "\n")
         self.events.append(
             RunFailed(
@@ -188,10 +191,11 @@ def open_run(folder: Path) -> Run:
     """Take up a run that was stopped or broke off, from its folder.
 
     Raises:
-        RunError: the folder holds no run.
+        RunError: the folder holds no run, or one whose parts lead out of it.
         ConfigError: its configuration cannot be read.
     """
     place = RunFolder(folder.resolve())
+    place.refuse_links()
     if not place.config.is_file():
         raise RunError(
             "No run stands there",
@@ -206,9 +210,10 @@ def lock_folder(folder: RunFolder) -> Iterator[None]:
     """Hold the run's lock, so that no second process trains in the same folder.
 
     Raises:
-        RunError: another process holds it, named.
+        RunError: another process holds it, named; or the folder's parts lead out of it.
         DiskError: the lock file cannot be made.
     """
+    folder.refuse_links()
     try:
         file = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as err:

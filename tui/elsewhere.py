@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.errors import RunError
 from engine.events import Entry, entry_from_json
-from engine.files import RunFolder, is_held
+from engine.files import RunFolder, is_held, open_to_read
 from engine.text import safe_text
 
 UNNAMED = "that did not name itself yet"
@@ -21,7 +21,7 @@ def holder_of(lock: Path) -> str:
     if not is_held(lock):
         return ""
     try:
-        with open(lock, "rb") as file:
+        with open_to_read(lock) as file:
             return safe_text(file.read(20).decode("ascii", "replace").strip()) or UNNAMED
     except OSError:
         return UNNAMED
@@ -49,7 +49,7 @@ class Watch:
         """The events that are new; foreign lines and one that is being written are passed over."""
         self.holder = holder_of(self._folder.lock)
         try:
-            with open(self._folder.events, "rb") as file:
+            with open_to_read(self._folder.events) as file:
                 file.seek(self._at)
                 for line in file:
                     if not line.endswith(b"\n"):

@@ -141,7 +141,10 @@ def load_lora(path: Path) -> tuple[dict[str, Tensor], list[Target]]:
     with open_tensors(header) as tensor_of:
         for base, names in grouped.items():
             pairs[base] = _factors(header, tensor_of, base, names, alphas.get(base))
-    modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
+    try:
+        modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
+    except ModelFileError as err:
+        raise ModelFileError(err.title, safe_text(f"{header.path}: {err.detail}"), err.hint) from err
     state, targets = {}, []
     for module, factors in sorted(modules.items(), key=lambda item: place_order(item[0])):
         state[f"{module}.lora_down.weight"] = factors.down
