@@ -152,6 +152,11 @@ class Caller:
         return data
 
 
+def heard() -> int:
+    """How many callers are being heard in this process."""
+    return sum(thread.name == "hello" for thread in threading.enumerate())
+
+
 @pytest.mark.timeout(120)
 def test_who_is_slow_to_say_hello_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -160,9 +165,11 @@ def test_who_is_slow_to_say_hello_holds_up_nobody(tmp_path: Path, monkeypatch: p
     host = Host(lambda: Workplace(tmp_path), claimed)
     path = claimed.place.socket
     before = len(os.listdir("/proc/self/fd"))
-    slow = [Caller(path) for _ in range(MOST_HEARD - 1)]
-    for each in slow:
-        each.send(b"{")  # one byte, and the next some time
+    slow = []
+    for count in range(1, MOST_HEARD):
+        slow.append(Caller(path))
+        slow[-1].send(b"{")  # one byte, and the next some time
+        wait_until(lambda count=count: heard() == count)
     for _ in range(3):
         with Caller(path) as quick:
             quick.send(hello(release="99.0"))
