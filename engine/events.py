@@ -7,22 +7,27 @@ of them, so a JSON line replays to the same event, and a view folded from a file
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_type_hints
 
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
+from engine.files import open_to_read
 from engine.sealed import sealed, unsealed
 
 RING_SIZE = 20_000
+
+_LONGEST_LINE = 2**22  # bytes; a failure with its traceback has a hundredth of it
 
 
 @dataclass(frozen=True)
@@ -226,22 +231,39 @@ def entry_from_json(line: str) -> Entry:
     """Read back :meth:`Entry.to_json`, sealed or not; unknown fields are ignored so that newer files replay.
 
     Raises:
-        ValueError: the line is not JSON, not what was sealed, or names no event known here.
+        ValueError: the line is not JSON, not what was sealed, names no event known here, or holds what no such
+            event does.
     """
     record = unsealed(line.encode("utf-8", "surrogatepass"))
-    if not isinstance(record, dict) or record.get("type") not in EVENT_TYPES:
+    name = record.get("type") if isinstance(record, dict) else None
+    if not isinstance(name, str) or name not in EVENT_TYPES:
         raise ValueError("not an event line")
-    kind = EVENT_TYPES[record["type"]]
-    values = {
-        # JSON knows no tuples; an event holds no lists.
-        field.name: tuple(value) if isinstance(value := record[field.name], list) else value
-        for field in fields(kind)
-        if field.name in record
-    }
+    kind = EVENT_TYPES[name]
+    values = {key: _value(hint, record[key]) for key, hint in _hints(kind).items() if key in record}
     try:
-        return Entry(int(record["seq"]), float(record["time"]), kind(**values))
+        return Entry(_value(int, record["seq"]), _value(float, record["time"]), kind(**values))
     except (KeyError, TypeError) as err:
-        raise ValueError(f"an incomplete {record['type']} event") from err
+        raise ValueError(f"an incomplete {name} event") from err
+
+
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
+_LARGEST = 2**53  # nothing that is counted comes near; beyond it floats and arrays lose whole numbers
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """A value of the type that an event's field has: files come from anybody, and screens believe events.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    # JSON knows no tuples; an event holds no lists.
+    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if hint is float and type(value) in (int, float) and not _LARGEST < abs(value) < math.inf:
+        return float(value)
+    if type(value) is hint and (hint is not int or abs(value) <= _LARGEST):
+        return value
+    raise ValueError(f"no {getattr(hint, '__name__', hint)}: {str(value)[:40]}")
 
 
 class EventLog:
@@ -346,7 +368,7 @@ def last_entry(path: Path) -> LogTail:
     """Read the end of an event file; (0, False) where there is none."""
     if not path.exists():
         return LogTail(0, False)
-    with open(path, "rb") as file:
+    with open_to_read(path) as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 65_536))
         lines = file.read().split(b"\n")
@@ -365,9 +387,9 @@ def replay(path: Path) -> Iterator[Entry]:
     Raises:
         OSError: the file cannot be read.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
+    with open_to_read(path) as file:
+        while line := file.readline(_LONGEST_LINE):  # pieces of a longer one are no events
             try:
-                yield entry_from_json(line)
+                yield entry_from_json(line.decode("utf-8", "replace"))
             except ValueError:
                 continue

@@ -19,7 +19,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import platformdirs
 
@@ -104,10 +104,29 @@ def flush(path: Path) -> None:
         os.close(fd)
 
 
+def open_to_read(path: Path) -> IO[bytes]:
+    """Open a regular file: in a folder that somebody sent, a pipe of that name would hold the reader for ever.
+
+    Raises:
+        FileNotFoundError: there is none, or no regular one.
+        OSError: it may not be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
+
+
+def opened_here(path: str, flags: int) -> int:
+    """An ``opener`` for :func:`open` that follows no link and waits for no pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
 def is_held(lock: Path) -> bool:
     """Whether a process holds ``lock`` (flock); looking takes it for an instant."""
     try:
-        with open(lock, "rb") as file:
+        with open_to_read(lock) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -240,6 +259,24 @@ class RunFolder:
     def lock(self) -> Path:
         """Held (flock) by the process that runs it."""
         return self.root / "run.lock"
+
+    def refuse_links(self) -> None:
+        """Check that what a run writes to lies in its folder: in one that somebody sent, a link could lead anywhere.
+
+        Raises:
+            RunError: a part of the folder is a link, or neither a file nor a folder as it should be.
+        """
+        for path in (
+            self.config, self.events, self.captions, self.log, self.products, self.memory, self.lock, self.samples,
+            self.states,
+        ):  # fmt: skip
+            is_right = stat.S_ISDIR if path in (self.samples, self.states) else stat.S_ISREG
+            if os.path.lexists(path) and not is_right(os.lstat(path).st_mode):
+                raise RunError(
+                    "The run's folder is not as a run leaves it",
+                    f"{safe_text(path)} is a link or something else that would be written through",
+                    "Put the file or folder itself there. Do not go on with a run from somebody you do not trust.",
+                )
 
     def lora(self, epoch: int, step: int, kind: str, layout: str = "kohya") -> Path:
         """The file of a saved LoRA: by epoch at its end, by step in between, plain at the run's end."""

@@ -13,7 +13,6 @@ import fcntl
 import getpass
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.errors import DatasetError, EngineError, RunError
-from engine.files import RunFolder, disk_error
+from engine.files import RunFolder, disk_error, open_to_read
 from engine.sealed import sealed, unsealed
 from engine.text import safe_text
 
@@ -84,13 +83,13 @@ class Holder:
             parts.append(time.strftime("since %Y-%m-%d %H:%M", time.localtime(self.since)))
         if self.user and self.user != _user():
             parts.append(f"of {safe_text(self.user, 40)}")
-        if self.host and self.host != socket.gethostname():
+        if self.host and self.host != os.uname().nodename:
             parts.append(f"on {safe_text(self.host, 80)}")
         return f"{self.pid}" + (f" ({', '.join(parts)})" if parts else "")
 
     def lives(self) -> bool:
         """Whether it still runs, as far as can be told: another machine's process is believed to."""
-        if self.host and self.host != socket.gethostname():
+        if self.host and self.host != os.uname().nodename:
             return True
         if self.boot and self.boot != _boot():
             return False
@@ -103,13 +102,13 @@ def myself() -> Holder:
     name = os.path.basename(sys.argv[0]).replace("__main__.py", "kiln")
     command = " ".join([name, *sys.argv[1:]])[:200]
     started = _started(os.getpid()) or 0
-    return Holder(os.getpid(), command, round(time.time(), 1), _user(), socket.gethostname(), _boot(), started)
+    return Holder(os.getpid(), command, round(time.time(), 1), _user(), os.uname().nodename, _boot(), started)
 
 
 def holder_in(lock: Path) -> Holder:
     """Who a lock's file says holds it, whether or not anybody does; unnamed where nothing in it can be read."""
     try:
-        with open(lock, "rb") as file:
+        with open_to_read(lock) as file:
             data = file.read(_MOST_BYTES)
     except OSError:
         return Holder(0)
@@ -140,9 +139,10 @@ def lock_folder(folder: RunFolder) -> Iterator[None]:
     """Hold the run's lock, so that no second process trains in the same folder.
 
     Raises:
-        RunError: another process holds it, named.
+        RunError: another process holds it, named; or the folder's parts lead out of it.
         DiskError: the lock file cannot be made.
     """
+    folder.refuse_links()
     try:
         file = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as err:

@@ -23,7 +23,15 @@ from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
-from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in, others_may_write
+from engine.files import (
+    RunFolder,
+    create_run_folder,
+    default_cache_dir,
+    disk_error,
+    keep_code_in,
+    opened_here,
+    others_may_write,
+)
 from engine.hardware.monitor import MemorySampler
 from engine.locks import lock_folder
 from engine.text import safe_text
@@ -164,7 +172,10 @@ class Run:
         trace = traceback.format_exc()
         if self.folder is not None:
             # A full disk is a likely reason to be here; the event in the ring says the same.
-            with contextlib.suppress(OSError), open(self.folder.log, "a", encoding="utf-8") as log:
+            with (
+                contextlib.suppress(OSError),
+                open(self.folder.log, "a", encoding="utf-8", opener=opened_here) as log,
+            ):
                 log.write(safe_text(trace, 100_000, newlines=True) + "\n")
         self.events.append(
             RunFailed(
@@ -187,10 +198,11 @@ def open_run(folder: Path) -> Run:
     """Take up a run that was stopped or broke off, from its folder.
 
     Raises:
-        RunError: the folder holds no run.
+        RunError: the folder holds no run, or one whose parts lead out of it.
         ConfigError: its configuration cannot be read.
     """
     place = RunFolder(folder.resolve())
+    place.refuse_links()
     if not place.config.is_file():
         raise RunError(
             "No run stands there",
@@ -204,7 +216,8 @@ def open_run(folder: Path) -> Run:
 def log_to(path: Path, events: EventLog) -> Iterator[None]:
     """Send what is logged (warnings and worse) to ``path`` meanwhile, and what our own modules log to the user too.
 
-    Escape sequences are made harmless.
+    Escape sequences are made harmless and secrets hidden; in messages that libraries print by handlers of their own
+    too.
     """
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
@@ -215,11 +228,14 @@ def log_to(path: Path, events: EventLog) -> Iterator[None]:
     root, ours, teller = logging.getLogger(), logging.getLogger("engine"), _Teller(events)
     root.addHandler(handler)
     ours.addHandler(teller)
+    former = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_SafeRecord)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        logging.setLogRecordFactory(former)
         ours.removeHandler(teller)
         root.removeHandler(handler)
         handler.close()
@@ -232,6 +248,11 @@ class _Teller(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.events.append(Log("warning", safe_text(record.getMessage(), 2000)))
+
+
+class _SafeRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return safe_text(super().getMessage(), 20_000, newlines=True)
 
 
 class _SafeFormatter(logging.Formatter):

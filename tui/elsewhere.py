@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.errors import RunError
 from engine.events import Entry, entry_from_json
-from engine.files import RunFolder, is_held
+from engine.files import RunFolder, is_held, open_to_read
 from engine.locks import UNNAMED, holder_in
 
 
@@ -41,7 +41,7 @@ class Watch:
         """The events that are new; foreign lines and one that is being written are passed over."""
         self.holder = holder_of(self._folder.lock)
         try:
-            with open(self._folder.events, "rb") as file:
+            with open_to_read(self._folder.events) as file:
                 file.seek(self._at)
                 for line in file:
                     if not line.endswith(b"\n"):

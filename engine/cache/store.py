@@ -24,8 +24,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from engine.errors import CacheError
+from engine.errors import CacheError, ModelFileError
 from engine.files import atomic_path
+from engine.models.header import parse_header
 from engine.text import safe_text
 
 TEMP_MAX_AGE_S = 3600.0
@@ -167,7 +168,7 @@ class Store:
             if err.errno != errno.EIO:
                 raise _unreadable(path, err) from err
             identity, data = self._identity(key), b""
-        if _intact(data, key):
+        if _intact(data, key) and _is_sound(data, path):
             self._remember(key, identity)
             return data
         self._remove(key, identity)
@@ -258,6 +259,15 @@ def _intact(data: bytes, key: str) -> bool:
     digest.update(_BLANK.encode())
     digest.update(memoryview(data)[at + 64 :])
     return digest.hexdigest().encode() == found and f'"key":"{key}"'.encode() in data[: _header_end(data)]
+
+
+def _is_sound(data: bytes, path: Path) -> bool:
+    """Whether the header passes our own check: a checksum holds for whatever its writer wrote."""
+    try:
+        parse_header(data, path)
+    except ModelFileError:
+        return False
+    return True
 
 
 def _header_end(data: bytes) -> int:

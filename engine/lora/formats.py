@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -140,7 +141,10 @@ def load_lora(path: Path) -> tuple[dict[str, Tensor], list[Target]]:
     alphas = _header_alphas(header) if layout == "diffusers" else {}
     data = _data(header)
     pairs = {base: _factors(header, data, base, names, alphas.get(base)) for base, names in grouped.items()}
-    modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
+    try:
+        modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
+    except ModelFileError as err:
+        raise ModelFileError(err.title, safe_text(f"{header.path}: {err.detail}"), err.hint) from err
     state, targets = {}, []
     for module, factors in sorted(modules.items(), key=lambda item: place_order(item[0])):
         state[f"{module}.lora_down.weight"] = factors.down
@@ -286,8 +290,10 @@ def _header_alphas(header: Header) -> dict[str, float]:
         config = {key.removeprefix(DIFFUSERS_PREFIX): value for key, value in raw.items()}
         common = float(config["lora_alpha"])
         patterns = {str(key).lstrip("^"): float(value) for key, value in (config.get("alpha_pattern") or {}).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as err:
         raise _refused(header, f"lora_adapter_metadata in its header cannot be read ({err!r})", "") from err
+    if not all(math.isfinite(alpha) for alpha in (common, *patterns.values())):
+        raise _refused(header, "lora_adapter_metadata in its header gives an alpha that is not finite", "")
     for key in ("use_dora", "use_rslora"):
         if config.get(key):
             raise _refused(header, f"its header sets {key}", "Only plain LoRAs can be read.")

@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.models.header import read_header
+from engine.text import without_secrets
 
 MAX_TAGS = 2000
 """Tags counted in all at most, the most frequent ones; readers refuse headers of more than a megabyte."""
@@ -117,7 +118,7 @@ def build_metadata(facts: LoraFacts) -> dict[str, str]:
         **_on_request(facts),
     }
     keys = {f"ss_{key}": _text(value) for key, value in training.items()}
-    return {**keys, **{f"modelspec.{key}": value for key, value in _specification(facts).items()}}
+    return {**keys, **{f"modelspec.{key}": _text(value) for key, value in _specification(facts).items()}}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -137,7 +138,7 @@ def legacy_model_hash(path: Path) -> str:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return without_secrets(json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value))
 
 
 def _identity(facts: LoraFacts) -> dict[str, Any]:

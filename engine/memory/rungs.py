@@ -162,7 +162,7 @@ def read_taken(path: Path) -> tuple[list[Taken], str]:
         return [], ""
     except OSError as err:
         return [], f"cannot be read ({err.strerror})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return [], "is damaged"
     return taken, ""
 

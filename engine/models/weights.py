@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelFileError
 from engine.models.detect import listed
-from engine.models.header import TensorInfo
+from engine.models.header import Header, TensorInfo
 from engine.models.parts import Part, dims
 from engine.text import safe_text
 
@@ -223,11 +223,15 @@ def _refuse_changed(part: Part, file: FileIO, before: tuple[int, int]) -> None:
 
 
 def _read(file: FileIO, part: Part, info: TensorInfo) -> Tensor:
+    return _tensor(file, part.header, info)
+
+
+def _tensor(file: FileIO, header: Header, info: TensorInfo) -> Tensor:
     """One tensor's bytes from the file into a CPU tensor of the file's dtype."""
     buffer = torch.empty(info.end - info.begin, dtype=torch.uint8)
     view = buffer.numpy().data
     try:
-        file.seek(part.header.data_offset + info.begin)
+        file.seek(header.data_offset + info.begin)
         while view:
             got = file.readinto(view)
             if not got:
@@ -235,7 +239,7 @@ def _read(file: FileIO, part: Part, info: TensorInfo) -> Tensor:
             view = view[got:]
     except OSError as err:
         raise ModelFileError(
-            "A model file could not be read", f"{safe_text(part.header.path, 400)}, tensor {info.name}: {err}", ""
+            "A model file could not be read", f"{safe_text(header.path, 400)}, tensor {info.name}: {err}", ""
         ) from err
     return buffer.view(DTYPES[info.dtype]).reshape(info.shape)
 

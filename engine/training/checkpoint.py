@@ -21,8 +21,10 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from engine.errors import DiskError, RunError
+from engine.errors import DiskError, ModelFileError, RunError
 from engine.files import atomic_path, atomic_write, disk_error, flush
+from engine.models.header import parse_header
+from engine.text import safe_text
 
 FORMAT = 2
 """2: the optimizer's tensors are those of flat storage; 1 had one for each matrix."""
@@ -141,12 +143,12 @@ def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
     for folder in generations(states):
         try:
             return _load(folder), damaged
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
-            damaged.append(f"{folder.name}: {err}")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as err:
+            damaged.append(safe_text(f"{folder.name}: {err}", 500))
     if damaged:
         raise RunError(
             "No training state can be read",
-            f"in {states}: " + "; ".join(damaged),
+            f"in {safe_text(states)}: " + "; ".join(damaged),
             "The LoRA files saved so far are intact. Train on from one with lora.resume_from in a new run.",
         )
     return None, []
@@ -164,24 +166,51 @@ def _load(folder: Path) -> TrainingState:
     if record["format"] != FORMAT:
         raise RunError(
             "The training state was saved by another version",
-            f"{folder} is in format {record['format']}, this version reads {FORMAT}",
+            f"{safe_text(folder)} is in format {safe_text(record['format'], 40)}, this version reads {FORMAT}",
             "Finish it with the version that began it, or begin a new run from its LoRA with lora.resume_from.",
         )
-    known = {field.name for field in fields(Place)}
-    place = Place(**{k: v for k, v in record["place"].items() if k in known})
+    place = _place(record["place"])
     if folder.name != _folder_name(place.step):
         raise ValueError(f"it is the state of step {place.step}, under another's name")
     return TrainingState(
         place=place,
-        lora=load(contents["lora.safetensors"]),
-        optimizer=load(contents["optimizer.safetensors"]),
-        optimizer_json=record["optimizer"],
-        identity=record["identity"],
+        lora=_tensors(folder / "lora.safetensors", contents["lora.safetensors"]),
+        optimizer=_tensors(folder / "optimizer.safetensors", contents["optimizer.safetensors"]),
+        optimizer_json=_of_kind(dict, record["optimizer"]),
+        identity={str(name): str(digest) for name, digest in record["identity"].items()},
     )
 
 
 def _folder_name(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def _place(record: dict[str, Any]) -> Place:
+    values = {part.name: record[part.name] for part in fields(Place) if part.name in record}
+    return Place(**{name: _of_kind(type(getattr(Place(), name)), value) for name, value in values.items()})
+
+
+def _of_kind(kind: type[Any], value: Any) -> Any:
+    """``value`` if it is of this kind, a whole number taken for a float.
+
+    Raises:
+        ValueError: it is not, or a number below 0.
+    """
+    if kind is float and type(value) is int:
+        value = float(value)
+    # A NaN may well be a sum of losses; that is for the loop to judge.
+    if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 2**53):
+        raise ValueError(f"a {kind.__name__} wanted, found {safe_text(repr(value), 40)}")
+    return value
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    """The tensors of a file in memory; a checksum holds for whatever its writer wrote, so its header is checked."""
+    try:
+        parse_header(data, path)
+    except ModelFileError as err:
+        raise ValueError(err.detail) from err
+    return load(data)
 
 
 def _replace_folder(part: Path, final: Path) -> None:

@@ -142,7 +142,7 @@ def read_products(path: Path, kind: str, names: Collection[str]) -> tuple[Decisi
         return None, "is not there"
     except OSError as err:
         return None, f"cannot be read ({err.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, "is damaged"
     if found != kind:
         return None, f"is about {safe_text(found, 20)} products, these are {kind}"

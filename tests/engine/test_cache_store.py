@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from reliability import figure
 
-from engine.cache.store import TEMP_MAX_AGE_S, Store, content_key
+from engine.cache.store import TEMP_MAX_AGE_S, Store, _seal, content_key
 from engine.errors import CacheError, DiskError
 
 KEY = content_key(kind="test", number=1)
@@ -394,3 +395,14 @@ def test_a_bad_sector_is_a_damaged_entry(store: Store, monkeypatch: pytest.Monke
     monkeypatch.undo()
     assert store.damaged == [KEY]
     assert not store.has(KEY)
+
+
+def test_an_entry_whose_header_is_strange_is_no_entry_though_its_checksum_holds(tmp_path: Path) -> None:
+    key = content_key(picture="a")
+    for name in ("../../x", "a\x1b]52;c;QQ==\x07", "a" * 300):
+        store = Store(tmp_path)
+        data = _seal(safetensors.torch.save({name: torch.zeros(2)}, {"key": key, "sha256": "0" * 64}))
+        store.path(key).parent.mkdir(exist_ok=True)
+        store.path(key).write_bytes(data)
+        assert not store.verify(key) and store.damaged == [key]
+        assert store.get(key) is None and not store.has(key)

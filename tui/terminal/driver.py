@@ -129,7 +129,7 @@ class OwnTerminal(Terminal):
     def send_noise_to(self, path: Path) -> None:
         """Point descriptors 1 and 2 at the end of ``path``; where it cannot be opened they stay as they are."""
         with contextlib.suppress(OSError):
-            _point_at(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            _point_at(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
 
 
 def _point_at(fd: int) -> None:
