@@ -38,6 +38,11 @@ THEIRS = st.sampled_from([*READABLE, "\ufeffwide\r\n".encode("utf-16-le"), b"caf
 WAIT_S = 60.0
 
 
+def essence(text: str) -> str:
+    """A text without what the end of a file may hide: its last empty lines."""
+    return shown(text).rstrip("\n")
+
+
 class Killed(BaseException):
     """What stops a writing thread where a kill would."""
 
@@ -80,16 +85,16 @@ class CaptionEdits(RuleBasedStateMachine):
     def in_file(self, name: str) -> str | None:
         """The file's text as the editor shows it; None where it is no caption."""
         try:
-            return shown(open_caption(self.rows[name].caption_path).text)
+            return essence(open_caption(self.rows[name].caption_path).text)
         except DatasetError:
             return None
 
     @rule(name=NAMES, text=TEXTS)
     def types(self, name: str, text: str) -> None:
         sheet = self.sheet(name)
-        if sheet.editable and text != sheet.text:
+        if sheet.editable and essence(text) != essence(sheet.text):
             self.desk.edit(sheet, shown(text))
-            self.versions[name].append(shown(text))
+            self.versions[name].append(essence(text))
 
     @rule(name=NAMES)
     def undoes(self, name: str) -> None:
@@ -124,7 +129,7 @@ class CaptionEdits(RuleBasedStateMachine):
             digest, theirs, text = begun[name]
             assert theirs is None, "written while the user had not chosen"
             assert digest == (hashlib.sha256(before[name]).hexdigest() if before[name] is not None else "")
-            assert self.in_file(name) == text
+            assert self.in_file(name) == essence(text)
 
     @rule()
     def keeps(self) -> None:
@@ -187,10 +192,10 @@ class CaptionEdits(RuleBasedStateMachine):
         if self.session.draft.path == str(self.rows[name].path):
             draft = self.session.draft
         if not texts or self.in_file(name) in texts[self.kept[name] :]:
-            return [draft.text] if draft is not None else []
+            return [essence(draft.text)] if draft is not None else []
         if draft is not None:
-            assert draft.text in texts[self.kept[name] :] or self.kept[name] == 0
-            return [draft.text]
+            assert essence(draft.text) in texts[self.kept[name] :] or self.kept[name] == 0
+            return [essence(draft.text)]
         assert self.kept[name] == 0, f"{texts} was kept and is gone"
         return []
 
@@ -204,7 +209,7 @@ class CaptionEdits(RuleBasedStateMachine):
             sheet = self.desk._sheets.get(key)
             waiting = self.desk._waiting.get(key)
             held = sheet.text if sheet is not None else waiting.text if waiting is not None else self.in_file(name)
-            assert held == texts[-1], f"{name}: {held!r} instead of {texts[-1]!r}"
+            assert held is not None and essence(held) == texts[-1], f"{name}: {held!r} instead of {texts[-1]!r}"
             if (sheet is None and waiting is None) or (sheet is not None and not sheet.dirty):
                 # It reached the file: from then on it is the file's business, others may change it.
                 self.versions[name], self.kept[name] = [], 0
