@@ -75,7 +75,8 @@ class Decoder:
     def __init__(
         self, max_megapixels: float = 64.0, time_limit_s: float = 20.0, memory_limit: int = MEMORY_LIMIT
     ) -> None:
-        self._limits = {"max_pixels": int(max_megapixels * 1e6), "time_limit_s": time_limit_s}
+        self._limits: dict[str, float] = {"time_limit_s": time_limit_s}
+        self.admit(max_megapixels)
         self._time_limit_s = time_limit_s
         self._memory_limit = memory_limit
         self._lock = threading.Lock()
@@ -93,6 +94,10 @@ class Decoder:
         with self._lock:
             self._closed = True
             self._drop_child()
+
+    def admit(self, max_megapixels: float) -> None:
+        """From the next request on, refuse pictures of more than this: another dataset may have another limit."""
+        self._limits = {**self._limits, "max_pixels": int(max_megapixels * 1e6)}
 
     def probe(self, path: Path) -> ImageInfo:
         """Read the header only.

@@ -4,6 +4,7 @@ and a decoder that hangs, eats, crashes, reaches out or lies is replaced.
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from engine.config import BucketConfig, DatasetConfig, FolderConfig
+from engine.config_file import save_config
 from engine.dataset.buckets import Placement, place
 from engine.dataset.check import check_dataset
 from engine.dataset.decoder import Decoder
@@ -22,10 +24,15 @@ from engine.dataset.decoder_pool import DecoderPool
 from engine.dataset.scan import collect
 from engine.errors import DatasetError
 from tests.engine.pictures import picture_file
-from tests.fuzz.corpus_pictures import Expectation, write_pictures
+from tests.fuzz.corpus_pictures import PICTURES, Expectation, write_pictures
 from tests.fuzz.spoiled_child import ANSWERS, BOOT, DEEDS, RAW
+from tests.pocket import pocket_config
 from tests.reliability import figure
+from tests.tui.watching import until
+from tui.app import KilnApp
+from tui.settings import Settings
 from tui.thumbnails import Thumbnails
+from tui.workplace import Workplace
 
 MOST_MEMORY = 512 << 20
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -206,3 +213,89 @@ def test_the_pool_of_a_caching_run_goes_on_after_deaths(mixed: tuple[Path, list[
     figure(
         "pictures", "ways in which a decoder's death cost its picture only", f"{len(DEEDS) + len(ANSWERS) + len(RAW)}"
     )
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(4000, marks=pytest.mark.crash)])
+def test_mutations_of_the_corpus_cost_nothing_but_themselves(tmp_path: Path, count: int) -> None:
+    """Bytes changed, runs repeated or cut out, two files joined: a picture or a reason, and the child lives."""
+    draw = random.Random(count)
+    names = sorted(name for name in PICTURES if name not in ("bomb1.png", "rowbomb.png", "iccbomb.png", "tall.png"))
+    files = {name: PICTURES[name].data() for name in names}
+    path, taken, died = tmp_path / "a.png", 0, 0
+    with Decoder() as decoder:
+        for _ in range(count):
+            path.write_bytes(mutated(files[draw.choice(names)], files[draw.choice(names)], draw))
+            for ask in (decoder.verify, lambda path: decoder.thumbnail(path, 16)):
+                try:
+                    ask(path)
+                    taken += 1
+                except DatasetError as err:
+                    died += "died" in err.title
+                    assert err.hint and not CONTROLS.search(f"{err.title}{err.detail}"), path.read_bytes()[:200]
+        assert decoder.probe(picture_file(tmp_path, "good.png")).width == 64
+    assert taken and not died
+    figure("pictures", "mutated pictures, decoded twice, that cost the child", f"{died} of {count:,}")
+
+
+def mutated(data: bytes, other: bytes, draw: random.Random) -> bytes:
+    """``data`` after one to four accidents; most of them early, where the headers are."""
+    found = bytearray(data[:200_000] or b"\0")
+    for _ in range(draw.randint(1, 4)):
+        at = min(int(draw.expovariate(1 / 60)), len(found) - 1)
+        length = draw.randint(1, 40)
+        kind = draw.choice(("flip", "set", "zero", "cut", "repeat", "join", "end"))
+        if kind == "flip":
+            found[at] ^= 1 << draw.randint(0, 7)
+        elif kind == "set":
+            found[at] = draw.choice((0, 1, 0x7F, 0x80, 0xFF))
+        elif kind == "zero":
+            found[at : at + length] = bytes(min(length, len(found) - at))
+        elif kind == "cut":
+            del found[at : at + length]
+        elif kind == "repeat":
+            found[at:at] = found[at : at + length] * draw.randint(1, 20)
+        elif kind == "join":
+            found[at:] = other[at : at + 100_000]
+        else:
+            del found[draw.randint(0, len(found)) :]
+        found = found or bytearray(b"\0")
+    return bytes(found)
+
+
+async def test_the_workbench_shows_them(spoiled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Good, refused and deadly pictures on a small screen: each row says what is wrong, and the screen goes on."""
+    monkeypatch.chdir(tmp_path)
+    odd = (
+        "half.jpg",
+        "zero.png",
+        "bomb.png",
+        "float.tif",
+        "html.jpg",
+        "fading.png",
+        "anim.webp",
+        "grey16.png",
+        "eps.png",
+    )
+    expected = write_pictures(tmp_path / "data", odd)
+    deadly = {picture_file(tmp_path / "data", f"{name}.png") for name in ("segfault", "abort", "connect", "width")}
+    folder = {"folders": [{"path": str(tmp_path / "data")}], "max_megapixels": 32.0}
+    save_config(pocket_config(tmp_path, dataset=folder), tmp_path / "run.toml")
+    place = Workplace(tmp_path, Settings())
+    app = KilnApp(place)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until(
+            pilot, lambda: place.catalog.state == "ready" and len(place.catalog.rows) == len(odd) + len(deadly)
+        )
+        rows = {row.path: row for row in place.catalog.rows}
+        assert {path for path, row in rows.items() if row.severity == "error"} == deadly | {
+            path for path, wanted in expected.items() if wanted.startswith("refuse:") and "half" not in path.name
+        }
+        assert "the limit is 32" in rows[tmp_path / "data" / "bomb-png.png"].problem
+        await pilot.press("g", "enter")
+        for _ in rows:
+            await pilot.press("alt+down")
+            for strip in app.screen._compositor.render_strips():
+                assert not CONTROLS.search(strip.text), ascii(strip.text)
+        await pilot.press("escape", "escape")
+    assert app.crash == "" and app.return_value is None
+    assert all("died" in rows[path].problem for path in deadly if path.stem != "connect")
