@@ -138,6 +138,8 @@ async def test_the_workbench_opens_it(
         await until(pilot, lambda: place.catalog.state == "ready" and harmless())
         rows = place.catalog.rows
         assert {os.fsencode(row.path) for row in rows} == set(hostile.listed)
+        lent = next(row for row in rows if row.path.name == "lent.png")
+        assert lent.caption is None and "no caption" in lent.problem  # as training has it: the link leads out
         for _ in rows:
             await pilot.press("j")
             harmless()
