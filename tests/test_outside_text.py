@@ -31,14 +31,15 @@ FOREIGN = {
     "run_name", "model", "reason",
 }  # fmt: skip
 """Attributes that hold text, or a path, from outside."""
-OURS = {"PAGES[self.number].title"}
+OURS = {"PAGES[self.number].title", "self.stepper.gate.reason"}
 """Texts of the program that lie under such a name."""
 SHOWS = {
     "Static", "Label", "Option", "Button", "Checkbox", "RadioButton", "Content", "Content.styled", "Content.assemble",
     "Text", "Text.assemble", "Segment", "Selection", "TabPane", "Collapsible", "print", "sys.stdout.write",
-    "sys.stderr.write",
+    "sys.stderr.write", "Log",
 }  # fmt: skip
-"""What shows its first argument; of ``assemble``, all of them. ``notify`` has the gate inside."""
+"""What shows its first argument; ``print``, ``assemble`` and the event ``Log`` all of them. ``notify`` has the gate
+inside, and so have errors and the log file of a run."""
 TITLES = {"border_title", "border_subtitle", "tooltip", "sub_title", "placeholder"}
 UNSAFE_WIDGETS = {"Markdown", "MarkdownViewer", "RichLog", "Log", "DirectoryTree", "Link", "Pretty"}
 """Widgets that take text for more than text, or filter nothing: not used at all."""
@@ -102,7 +103,7 @@ def leaks(function: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            shown = node.args if called == "print" or called.endswith("assemble") else node.args[:1]
+            shown = node.args if called in ("print", "Log") or called.endswith("assemble") else node.args[:1]
             if called in SHOWS and any(raw(argument, known) for argument in shown):
                 yield node
             if any(keyword.arg in TITLES and raw(keyword.value, known) for keyword in node.keywords):
@@ -129,6 +130,10 @@ def places(paths: list[Path]) -> list[str]:
 
 def test_screens_and_commands_show_no_raw_text() -> None:
     assert not places(SCREENS)
+
+
+def test_what_the_engine_tells_is_gated() -> None:
+    assert not places([path for path in SOURCES if path not in SCREENS and path.parent.name != "build"])
 
 
 def test_nothing_takes_text_for_markup() -> None:
