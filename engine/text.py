@@ -19,6 +19,16 @@ MAX_COMBINING = 4
 # Zero-width joiner and variation selectors hold emoji together; other format characters are invisible.
 _KEPT_FORMAT = {"\u200d", "\ufe0e", "\ufe0f"}
 
+# Letters and marks that Unicode wants drawn as nothing: fillers, further variation selectors, tags. What cannot be
+# seen can make two names look alike, or carry a message to whoever copies them.
+_INVISIBLE = frozenset(
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2065, 0x3164, 0xFFA0,
+              *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)))
+)  # fmt: skip
+
+_CONSIDERED = 8
+"""Characters looked at for each one that may come out: marks that are dropped must not cost time without end."""
+
 
 HIDDEN = "[hidden]"
 """What stands in a text instead of a secret."""
@@ -81,32 +91,40 @@ def safe_text(text: object, limit: int = 4096, newlines: bool = False) -> str:
     """Return ``text`` without secrets and with everything a terminal could act on made visible or replaced.
 
     C0, C1 and DEL become ``\\xNN``, bidirectional and invisible format characters ``\\u{N}``, lone surrogates
-    U+FFFD; combining marks beyond four per base are dropped; the result is cut at ``limit`` characters.
-    Idempotent: escapes are plain ASCII.
+    U+FFFD; combining marks and joiners beyond four per base are dropped; the result has at most ``limit``
+    characters. Idempotent: escapes are plain ASCII.
 
     Args:
         text: anything; ``str()`` is taken of it.
-        limit: longest result in characters; a longer one ends in an ellipsis.
+        limit: longest result in characters, at least 1; one that was cut ends in an ellipsis.
         newlines: keep line feeds (for captions and tracebacks) instead of escaping them.
     """
     raw = without_secrets(str(text))
-    if len(raw) > limit:
-        raw = raw[: limit - 1] + "…"
-    if raw.isascii() and raw.isprintable():
+    if len(raw) <= limit and raw.isascii() and raw.isprintable():
         return raw
+    considered = raw[: limit * _CONSIDERED]
+    result = "".join(_visible(considered, newlines))
+    if len(result) > limit or len(considered) < len(raw):
+        result = result[: limit - 1] + "…"
+    return result
+
+
+def _visible(text: str, newlines: bool) -> list[str]:
+    """The pieces that ``text`` is shown as."""
     out: list[str] = []
     marks = 0
-    for char in raw:
+    for char in text:
         category = unicodedata.category(char)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
+        marks = marks + 1 if category in ("Mn", "Me") or char in _KEPT_FORMAT else 0
         if char == "\n" and newlines:
             out.append(char)
         elif category == "Cs":
             out.append("\ufffd")
         elif category == "Cc":
             out.append(f"\\x{ord(char):02x}")
-        elif (category == "Cf" and char not in _KEPT_FORMAT) or category in ("Zl", "Zp"):
+        elif (category == "Cf" and char not in _KEPT_FORMAT) or category in ("Zl", "Zp") or char in _INVISIBLE:
             out.append(f"\\u{{{ord(char):x}}}")
+            marks = 0
         elif marks <= MAX_COMBINING:
             out.append(char)
-    return "".join(out)
+    return out

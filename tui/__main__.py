@@ -146,16 +146,17 @@ def _without_command(parser: argparse.ArgumentParser, words: list[str], name: st
 
         print(f"lorakiln {VERSION}")
         return 0
+    from engine.text import safe_text
     from tui.launch import full_screen, lacking
 
     if (lack := lacking()) is None:
         return _tell_errors(lambda: full_screen({}, args.foreground))
     if sys.stdin.isatty() and sys.stdout.isatty():  # somebody looks on who knows what `kiln` is
         hint = "`kiln train RUN.toml` shows its progress in plain lines."
-        print(f"The workstation cannot open here: {lack.detail}. {hint}", file=sys.stderr)
+        print(f"The workstation cannot open here: {safe_text(lack.detail)}. {hint}", file=sys.stderr)
         return 2
     parser.print_help()
-    print(f"\nThe workstation cannot open here: {lack.detail}.", file=sys.stderr)
+    print(f"\nThe workstation cannot open here: {safe_text(lack.detail)}.", file=sys.stderr)
     return 2
 
 

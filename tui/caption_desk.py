@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from engine.dataset.breaks import ANY_BREAK, breaks_kept
 from engine.dataset.edits import CaptionChanged, CaptionFile, open_caption, write_caption
 from engine.errors import DatasetError, DiskError, EngineError
 from engine.text import safe_text
@@ -76,7 +77,7 @@ class Sheet:
 
     @property
     def altered(self) -> bool:
-        """Whether the file has line breaks that editing turns into plain ones (U+2028 and such)."""
+        """Whether the file has line breaks (U+2028 and such) that become plain ones in lines that are edited."""
         return self.clean != self.base.text
 
 
@@ -319,10 +320,7 @@ class CaptionDesk:
 
 def shown(text: str) -> str:
     """``text`` as the editor has it: it takes every line break that Unicode knows for a plain one."""
-    lines = text.splitlines()
-    if not text or text.endswith("\n"):
-        lines.append("")
-    return "\n".join(lines)
+    return ANY_BREAK.sub("\n", text)
 
 
 def draft_of(sheet: Sheet) -> Draft:
@@ -333,7 +331,7 @@ def draft_of(sheet: Sheet) -> Draft:
 def written(base: CaptionFile, text: str) -> CaptionFile | EngineError:
     """What stands in the file once ``text`` is written over ``base``, or why it is not. Waits for the disk."""
     try:
-        return write_caption(base, text)
+        return write_caption(base, breaks_kept(base.text, text))
     except EngineError as err:
         return err
     except (OSError, ValueError) as err:

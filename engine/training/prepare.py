@@ -107,7 +107,7 @@ def scan(
     found = scan_dataset(config.dataset, decoder, report, known)
     for problem in found.problems:
         level = "error" if problem.severity == "error" else "warning"
-        events.append(Log(level, f"{safe_text(problem.path)}: {problem.message}"))
+        events.append(Log(level, safe_text(f"{problem.path}: {problem.message}", 5000)))
     found.require_clean()
     return found.samples
 

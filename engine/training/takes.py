@@ -142,7 +142,7 @@ class Takes:
         ends = "" if first <= self.order.total_epochs else ", after the run's last"
         names = ", ".join(sample.name for sample in edited[:3]) + (" ..." if len(edited) > 3 else "")
         text = f"Captions edited since the run stopped count from epoch {first}{ends}: {names} ({len(edited)})"
-        self.events.append(Log("info", text))
+        self.events.append(Log("info", safe_text(text, 2000)))
 
     def _tell(self, epoch: int, names: Sequence[str]) -> None:
         for part in _parts(names):
