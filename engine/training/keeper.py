@@ -23,7 +23,7 @@ from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
-from engine.training.room import Room, SaveSize, tree_bytes
+from engine.training.room import Room, SaveSize, sweep_parts, tree_bytes
 
 STATE_EVERY_S = 300.0
 """A training state is written at least this often, so that an accident costs at most this much."""
@@ -73,8 +73,7 @@ class Keeper:
             RunError: no state verifies although there are some, or the base model is another one.
         """
         sweep(self.folder.states)
-        for left in self.folder.root.glob(".*.part"):
-            left.unlink(missing_ok=True)
+        sweep_parts(self.folder)
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))

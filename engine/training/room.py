@@ -164,9 +164,9 @@ class Room:
         self.offer()
 
     def close(self) -> None:
-        """Remove the reserve: an ended run keeps nothing that is of no use."""
-        with contextlib.suppress(OSError):  # a disk that refuses this is told of elsewhere; what is left is swept
-            self._reserve.unlink(missing_ok=True)
+        """Remove the reserve, and what writes left that could not even be cleared up: an ended run leaves none."""
+        with contextlib.suppress(OSError):  # a disk that refuses this is told of elsewhere; the next sitting sweeps
+            sweep_parts(self.folder)
 
     def _saves(self) -> tuple[int, int]:
         """Saves that fit beside the reserve, and bytes free; as many as there is need for where nobody can tell."""
@@ -194,6 +194,17 @@ class Room:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 self._reserve.unlink()
             raise
+
+
+def sweep_parts(folder: RunFolder) -> None:
+    """Remove what kills and refused writes left half-done, the reserve among it; only for the holder of the lock.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for place in (folder.root, folder.samples):
+        for left in place.glob(".*.part"):
+            left.unlink(missing_ok=True)
 
 
 def removable(folder: RunFolder) -> list[tuple[Path, int]]:
