@@ -225,6 +225,7 @@ class Keeper:
         if not self.config.sampling.prompts:
             self.events.append(Log("info", "No sample prompts are set ([[sampling.prompts]])"))
             return
+        self.room.require_folder()
         place = self.ledger.snapshot()
         folder, extra = self.folder.samples, {"step": place.step, "epoch": place.epoch}
         try:

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import DiskFull
+from engine.errors import DiskError, DiskFull
 from engine.events import DiskTight, EventLog, Log
 from engine.files import RunFolder, disk_error, free_bytes, is_held
+from engine.hardware.disks import network_type
 from engine.text import safe_text
 from engine.training.checkpoint import discard, generations
 
@@ -83,10 +84,13 @@ class Room:
         """Before a run trains: refuse a disk without room for one save, and take the reserve.
 
         Raises:
-            DiskFull: there is no room for one save.
+            DiskError: there is no room for one save.
         """
         self.size = size
         self.check()
+        if kind := network_type(self.folder.root):
+            text = f"The run's folder is on a network disk ({kind}): locks and renames may not hold there"
+            self.events.append(Log("warning", f"{text}. Let only one machine use it, or keep runs on a local disk."))
         try:
             self._take_reserve()
         except OSError as err:
@@ -98,7 +102,9 @@ class Room:
 
         Raises:
             DiskFull: not even this one fits; nothing was written.
+            DiskError: the run's folder is gone.
         """
+        self.require_folder()
         saves, free = self._saves()
         if saves != self._told:
             self._tell(saves, free)
@@ -107,6 +113,19 @@ class Room:
                 "The disk is full",
                 f"a save takes {in_mb(self.size.whole)}, {in_mb(free)} are free at {safe_text(self.folder.root)}",
                 f"Free {in_mb(self.size.whole - free)} or more; what stands there is unharmed.",
+            )
+
+    def require_folder(self) -> None:
+        """See that the run's folder is still there: writing would make a new one, without the run's configuration.
+
+        Raises:
+            DiskError: it was moved or removed, or its disk is not mounted any more.
+        """
+        if not self.folder.config.exists():
+            raise DiskError(
+                "The run's folder is gone",
+                f"{safe_text(self.folder.root)} was moved or removed, or its disk is not mounted any more",
+                "Put it back where it was: the run goes on there.",
             )
 
     def offer(self) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +192,10 @@ def small_state(step: int) -> TrainingState:
     return TrainingState(Place(step=step), {"a": torch.full((40, 40), float(step))}, {}, {"x": step}, {"base": "b"})
 
 
-@pytest.mark.parametrize("code", CODES)
+STATE_CODES = [errno.ENOSPC] + [pytest.param(code, marks=pytest.mark.crash) for code in CODES[1:]]
+
+
+@pytest.mark.parametrize("code", STATE_CODES)
 def test_a_refusal_at_any_moment_of_saving_a_state_leaves_the_older_ones(tmp_path, code):
     number, done, cases = 0, False, 0
     while not done:
@@ -211,7 +217,7 @@ def test_a_refusal_at_any_moment_of_saving_a_state_leaves_the_older_ones(tmp_pat
     assert cases > 15
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", STATE_CODES)
 def test_a_refusal_while_a_state_is_written_again_keeps_one_of_the_two(tmp_path, code):
     """The one that stood is moved aside, and moved back where the new one cannot take its place."""
     number, done = 0, False
@@ -298,3 +304,83 @@ def test_a_cache_entry_is_whole_or_not_there(tmp_path):
             entry = Store(store.root).get(key)
             assert entry is None or bool((entry["a"] == 1).all())
             assert not list(tmp_path.rglob("*.part"))
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import engine.training.patience as patience
+from engine.config_file import load_config
+from engine.run import Run
+patience.RETRY_S = 0.1
+config = load_config(Path(sys.argv[1]))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+run = Run(config)
+run.start()
+while run.state != "paused" and run.alive:
+    run.join(0.02)
+print(run.state, flush=True)
+run.join()
+print(run.exit_reason, flush=True)
+"""
+
+
+def test_files_that_the_system_really_keeps_short_hold_a_run(home, expected, tmp_path):
+    """A limit on the size of files, lifted from outside: the system's own refusal, not one put in by a test."""
+    save_config(settings(home, tmp_path / "runs"), tmp_path / "run.toml")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "run.toml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout.readline() == "paused\n"
+            hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            assert process.stdout.readline() == "finished\n"
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
+    ours = load_file(tmp_path / "runs" / "test" / "test.safetensors")
+    assert all(torch.equal(ours[name], tensor) for name, tensor in expected[0].items())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MB in memory; only root may have one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full_has_room_for_the_last_state_in_its_reserve(
+    home, expected, small_disk, monkeypatch
+):
+    from engine.trainer import Trainer
+
+    step_of, ballast = Trainer._step, small_disk / "ballast"
+
+    def stepping(self: Any, turn: Any) -> None:
+        step_of(self, turn)
+        if turn.step == 3 and not ballast.exists():
+            self.keeper.settle()
+            free = os.statvfs(small_disk)
+            with open(ballast, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - 100_000)
+
+    monkeypatch.setattr(Trainer, "_step", stepping)
+    run = Run(settings(home, small_disk / "runs"))
+    run.start()
+    end = time.monotonic() + 60
+    while run.state != "paused":
+        assert run.alive and time.monotonic() < end, told(run, RunFailed)
+        time.sleep(0.01)
+    assert load_newest(run.folder.states)[0].place.step == len(told(run, StepDone)) >= 3
+    ballast.unlink()
+    assert run.join(120)
+    check_end(run, expected[0])

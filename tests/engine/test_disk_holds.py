@@ -95,7 +95,10 @@ def bad_from(monkeypatch: pytest.MonkeyPatch, step: int, disk: BadDisk) -> None:
     monkeypatch.setattr(Trainer, "_step", stepping)
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize(
+    "code",
+    [errno.EIO] + [pytest.param(code, marks=pytest.mark.crash) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)],
+)
 def test_a_run_holds_and_goes_on_by_key(home, expected, monkeypatch, code):
     disk = BadDisk(monkeypatch, code)
     bad_from(monkeypatch, 5, disk)
@@ -155,6 +158,31 @@ def test_a_stop_while_held_saves_where_it_can(home, monkeypatch):
     run.submit(StopNow())
     assert run.join(120) and run.exit_reason == "stopped"
     assert load_newest(run.folder.states)[0].place.step == len(told(run, StepDone)) >= 5
+
+
+def test_a_folder_that_is_moved_away_holds_the_run_until_it_is_back(home, expected, monkeypatch):
+    """Nothing is written where it was: a new folder there would be in the way of the old one."""
+    away = home / "away"
+    from engine.trainer import Trainer
+
+    step_of = Trainer._step
+
+    def stepping(self: Any, turn: Any) -> None:
+        if turn.step == 5:
+            self.keeper.settle()
+            os.rename(self.folder.root, away)
+        step_of(self, turn)
+
+    monkeypatch.setattr(Trainer, "_step", stepping)
+    run = Run(config(home))
+    run.start()
+    until(lambda: run.state == "paused", run)
+    assert "The run's folder is gone" in texts(run, "error")[0] and not run.folder.root.exists()
+    os.rename(away, run.folder.root)
+    run.submit(Resume())
+    assert run.join(120) and run.exit_reason == "finished" and same(bits(run), expected)
+    written = [entry.event.step for entry in replay(run.folder.events) if isinstance(entry.event, StepDone)]
+    assert written == list(range(1, 10))
 
 
 def test_samples_wait_for_the_disk_too(home, monkeypatch):
