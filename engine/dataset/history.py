@@ -31,7 +31,7 @@ class CaptionHistory:
     path: Path | None = None
     epochs: dict[int, dict[str, str]] = field(default_factory=dict)
     damaged: int = 0
-    whole: int = 0
+    whole: int = field(default=0, compare=False)
 
     @property
     def decided(self) -> int:
