@@ -16,14 +16,14 @@ from engine.files import RunFolder
 from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
-from engine.training.checkpoint import Place, TrainingState, load_newest, save_state, sweep
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
 from engine.training.export import Export, plan_export
 from engine.training.kit import Kit
 from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
-from engine.training.room import Room, SaveSize, sweep_parts, tree_bytes
+from engine.training.room import Room, SaveSize, sweep_folder, tree_bytes
 
 STATE_EVERY_S = 300.0
 """A training state is written at least this often, so that an accident costs at most this much."""
@@ -72,8 +72,7 @@ class Keeper:
         Raises:
             RunError: no state verifies although there are some, or the base model is another one.
         """
-        sweep(self.folder.states)
-        sweep_parts(self.folder)
+        sweep_folder(self.folder)
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))

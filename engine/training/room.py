@@ -19,7 +19,7 @@ from engine.events import DiskTight, EventLog, Log
 from engine.files import RunFolder, disk_error, free_bytes, is_held
 from engine.hardware.disks import network_type
 from engine.text import safe_text
-from engine.training.checkpoint import discard, generations
+from engine.training.checkpoint import discard, generations, sweep
 
 SLACK = 2**20
 """Bytes that a save may take beyond its files: folders, events, the file system's own."""
@@ -185,7 +185,7 @@ class Room:
     def close(self) -> None:
         """Remove the reserve, and what writes left that could not even be cleared up: an ended run leaves none."""
         with contextlib.suppress(OSError):  # a disk that refuses this is told of elsewhere; the next sitting sweeps
-            sweep_parts(self.folder)
+            sweep_folder(self.folder)
 
     def _saves(self) -> tuple[int, int]:
         """Saves that fit beside the reserve, and bytes free; as many as there is need for where nobody can tell."""
@@ -215,12 +215,13 @@ class Room:
             raise
 
 
-def sweep_parts(folder: RunFolder) -> None:
+def sweep_folder(folder: RunFolder) -> None:
     """Remove what kills and refused writes left half-done, the reserve among it; only for the holder of the lock.
 
     Raises:
         OSError: the disk refuses.
     """
+    sweep(folder.states)
     for place in (folder.root, folder.samples):
         for left in place.glob(".*.part"):
             left.unlink(missing_ok=True)

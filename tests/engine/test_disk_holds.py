@@ -410,3 +410,27 @@ def test_marked_files_are_removed_while_the_run_is_held(home, monkeypatch):
     disk.on.clear()
     run.submit(SaveNow())
     assert run.join(120) and run.exit_reason == "finished"
+
+
+def test_what_a_disk_refused_to_remove_is_gone_when_the_run_has_ended(home, monkeypatch):
+    """A state that is pruned half-way, a picture's first half: neither is left in an ended run's folder."""
+    import engine.training.checkpoint as checkpoint
+
+    remove = checkpoint.shutil.rmtree
+
+    def refused(path: Any, *rest: Any, **options: Any) -> None:
+        if "step-00000001" in str(path):
+            monkeypatch.setattr(checkpoint.shutil, "rmtree", remove)
+            (RunFolder(Path(path).parent.parent).samples / ".0123456789ab.part").write_bytes(b"half")
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        remove(path, *rest, **options)
+
+    def pruning(folder: Path) -> None:
+        monkeypatch.setattr(checkpoint.shutil, "rmtree", refused)
+        discard(folder)
+
+    discard = checkpoint.discard
+    monkeypatch.setattr(checkpoint, "discard", pruning)
+    run = finish(Run(config(home)))
+    assert run.exit_reason == "finished"
+    assert not [path for path in run.folder.root.rglob("*") if path.name.endswith((".part", ".old"))]
