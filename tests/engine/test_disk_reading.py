@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pocket import finish, pocket_config, told
 
+import engine.cache.stage as caching
+from engine.cache.stage import Stage
+from engine.cache.store import Store, content_key
 from engine.errors import DiskError, DiskFull
 from engine.events import Log, RunFailed, StepDone
 from engine.files import atomic_path, disk_error, is_disk_error
@@ -142,3 +146,17 @@ def test_other_errors_are_left_as_they_are(tmp_path):
     assert not is_disk_error(RuntimeError("CUDA out of memory"))
     with pytest.raises(RuntimeError, match="out of memory"), atomic_path(tmp_path / "a"):
         raise RuntimeError("CUDA out of memory")
+
+
+def test_a_cache_without_room_for_what_is_left_is_refused_after_its_first_entry(tmp_path, monkeypatch):
+    keys = {content_key(number=number): f"{number}.png" for number in range(100)}
+    stage = Stage(Store(tmp_path), keys, lambda *told: None, lambda: False)
+    first, second, *_ = keys
+    monkeypatch.setattr(caching, "free_bytes", lambda path: 50_000)
+    with pytest.raises(DiskFull, match="99 entries are left"):
+        stage.put(first, {"a": torch.ones(1000)})
+    assert stage.store.verify(first)
+    stage = Stage(Store(tmp_path), keys, lambda *told: None, lambda: False)
+    monkeypatch.setattr(caching, "free_bytes", lambda path: 10**9)
+    stage.put(second, {"a": torch.ones(1000)})
+    assert stage.ready == {second}
