@@ -49,5 +49,9 @@ class DiskError(EngineError):
     """The disk is full, read-only or failing; nothing that stood there before was harmed."""
 
 
+class DiskFull(DiskError):
+    """There is no room left on the disk, or in what this user may take of it."""
+
+
 class RunError(EngineError):
     """A run cannot start, resume or go on."""

@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO, get_type_hints
+from typing import Any, get_type_hints
 
+from engine.events_memory import DiskTight as DiskTight
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
-from engine.files import open_to_read
+from engine.files import disk_error, open_to_read
+from engine.line_file import LineFile
 from engine.sealed import sealed, unsealed
 
 RING_SIZE = 20_000
@@ -197,6 +199,7 @@ Event = (
     | Foreseen
     | Slowed
     | SteppedDown
+    | DiskTight
     | StopPlanned
     | CaptionsTaken
     | Log
@@ -208,7 +211,8 @@ EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         RunStarted, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StopPlanned, CaptionsTaken, Log, RunFailed, RunDone,
+        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StopPlanned, CaptionsTaken, Log, RunFailed,
+        RunDone,
     )
 }  # fmt: skip
 
@@ -271,7 +275,7 @@ class EventLog:
 
     Writers take turns; the ring has a lock of its own, held for microseconds, so that a disk that hangs in the middle
     of a line stops no reader. A write error of the file (a full disk) is kept in :attr:`write_error` and does not
-    stop the ring: the loop looks at it between steps.
+    stop the ring: the loop looks at it between steps. What could not be written follows when there is room again.
 
     Args:
         path: the file to go on in, if any yet.
@@ -286,7 +290,7 @@ class EventLog:
         self._ring: deque[Entry] = deque(maxlen=ring_size)
         self._lock = threading.Lock()
         self._ring_lock = threading.Lock()
-        self._file: TextIO | None = None
+        self._file: LineFile | None = None
         self._seq = 0
         self.write_error: OSError | None = None
         if path is not None:
@@ -305,9 +309,9 @@ class EventLog:
         tail = last_entry(path)
         with self._lock:
             early = list(self._ring)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - closed in close()
+            self._file = LineFile(path)
             if tail.torn:
-                self._file.write("\n")
+                self._file.append("")
             offset = tail.seq
             moved = deque((Entry(e.seq + offset, e.time, e.event) for e in early), maxlen=self._ring.maxlen)
             with self._ring_lock:
@@ -341,19 +345,31 @@ class EventLog:
         """Close the file; the ring stays readable."""
         with self._lock:
             file, self._file = self._file, None
-            try:
-                if file is not None:
-                    file.close()
-            except OSError as err:
-                self.write_error = err
+            if file is not None:
+                file.close()
+                self.write_error = file.error
+
+    def settle(self) -> None:
+        """Write what could not be written when it was told.
+
+        Raises:
+            DiskError: it still cannot; everything is kept.
+        """
+        with self._lock:
+            if (file := self._file) is None:
+                return
+            file.write()
+            self.write_error = file.error
+            if file.error is not None:
+                raise disk_error(file.error, file.path) from file.error
+            lost, file.lost = file.lost, 0
+        if lost:
+            self.append(Log("warning", f"{lost} events are not in {file.path.name}: the disk was full for too long"))
 
     def _write(self, entry: Entry) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.write(sealed(entry.to_json()) + "\n")
-        except OSError as err:
-            self.write_error = err
+        if self._file is not None:
+            self._file.append(sealed(entry.to_json()))
+            self.write_error = self._file.error
 
 
 @dataclass(frozen=True)

@@ -23,39 +23,80 @@ from typing import IO, Any
 
 import platformdirs
 
-from engine.errors import DiskError, RunError
+from engine.errors import DiskError, DiskFull, RunError
 from engine.text import safe_text
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+_TOLD = re.compile(
+    r"os error (\d+)|(No space left on device|Disk quota exceeded|File too large|Read-only file system|"
+    r"Permission denied|Input/output error)"
+)
+"""How libraries that hide errno write it."""
+
+_NAMED = {
+    os.strerror(code): code
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+}
+
+SMALLEST_FREE = 2**20
+"""Bytes free below which a write that failed without a reason failed for want of room."""
+
+
+def is_disk_error(err: BaseException) -> bool:
+    """Whether ``err`` is the system's refusal to read or write, in whatever type a library clothes it."""
+    if isinstance(err, OSError) or type(err).__name__ == "SafetensorError":
+        return True
+    return isinstance(err, RuntimeError) and _TOLD.search(str(err)) is not None
 
 
 def disk_error(err: BaseException, path: Path) -> DiskError:
     """Explain a failed write to ``path``; libraries that hide errno are recognised by their text."""
-    code = getattr(err, "errno", None)
-    text = str(err)
-    if code in _FULL or "os error 28" in text or "No space left" in text:
-        free = _free_mb(path)
-        return DiskError(
+    code, free = _code(err), free_bytes(path)
+    text = safe_text(os.strerror(code) if code else str(err), 500)
+    where = safe_text(path)
+    if code in _FULL or (not code and 0 <= free < SMALLEST_FREE):
+        room = f"{free // 2**20} MB are free there" if free >= 0 else "how much is free there cannot be read"
+        if code in (errno.EDQUOT, errno.EFBIG):
+            room = f"{text}: what you may use there is used up"
+        return DiskFull(
             "The disk is full",
-            f"writing {path} failed; {free} MB are free there",
+            f"writing {where} failed; {room}",
             "Free some space; what stood there before is unharmed.",
         )
-    if code in _READ_ONLY or "os error 13" in text or "os error 30" in text:
+    if code in _READ_ONLY:
         return DiskError(
             "The folder cannot be written",
-            f"writing {path} failed: {text}",
+            f"writing {where} failed: {text}",
             "Choose a folder of your own (runs_dir, cache_dir) or change its permissions.",
         )
-    return DiskError("A file could not be written", f"writing {path} failed: {text}", "")
+    if code == errno.EIO:
+        hint = "Look at the system's log (dmesg), and move the folder to another disk; what stood there is unharmed."
+        return DiskError("The disk fails", f"writing {where} failed: {text}", hint)
+    hint = "Put the folder back or mount its disk again." if code in (errno.ENOENT, errno.ESTALE) else ""
+    return DiskError("A file could not be written", f"writing {where} failed: {text}", hint)
 
 
-def _free_mb(path: Path) -> int:
+def _code(err: BaseException) -> int:
+    """The system's number for what went wrong; 0 where neither type nor text tells."""
+    code = getattr(err, "errno", None)
+    found = _TOLD.search(str(err)) if code is None else None
+    if found is None:
+        return code or 0
+    return int(found[1]) if found[1] else _NAMED.get(found[2], 0)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that a user may still write where ``path`` is or would be; -1 where that cannot be read."""
     folder = path if path.is_dir() else path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize // 2**20
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return -1
+    return disk.f_bavail * disk.f_frsize
 
 
 @contextlib.contextmanager
@@ -80,7 +121,7 @@ def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
         # What stopped the write may stop the clean-up too; the first error is the one to tell.
         with contextlib.suppress(OSError):
             temp.unlink()
-        if isinstance(err, OSError) or type(err).__name__ == "SafetensorError":
+        if is_disk_error(err):
             raise disk_error(err, target) from err
         raise
 

@@ -56,9 +56,11 @@ class Run:
                                                               │ │   SaveNow, by cadence────> saving ───┤
                                                               │ └──────────────────────────────────────┘
                                                               ├─captions edited─> caching ──> training
+                                                              ├─disk refuses────> paused    (a reason is given)
                                                               ├─Pause───────────> paused    (held on the GPU)
                                                               └─Pause(release)──> released  (GPU memory freed)
         paused, released ──Resume──> training     paused, released ──StopNow──> stopped
+        paused by the disk ──it takes what is written──> the state before
         any state ──error──> failed
 
     ``finished``, ``stopped`` and ``failed`` are final; a stopped or failed run goes on through :func:`open_run`.
@@ -110,11 +112,11 @@ class Run:
         """ "finished", "stopped" or "failed"; None while the run goes on."""
         return self.state if self.state in ENDED else None
 
-    def _enter(self, state: str) -> str:
+    def _enter(self, state: str, reason: str = "") -> str:
         before = self.state
         if state != before:
             self.state = state
-            self.events.append(StateChanged(state))
+            self.events.append(StateChanged(state, reason))
         return before
 
     def _main(self) -> None:
@@ -220,7 +222,7 @@ def log_to(path: Path, events: EventLog) -> Iterator[None]:
     too.
     """
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, events)
     except OSError as err:
         raise disk_error(err, path) from err
     handler.setLevel(logging.WARNING)
@@ -239,6 +241,21 @@ def log_to(path: Path, events: EventLog) -> Iterator[None]:
         ours.removeHandler(teller)
         root.removeHandler(handler)
         handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that tells of a disk which refuses it, instead of printing a traceback over the screen."""
+
+    def __init__(self, path: Path, events: EventLog) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.events = events
+        self.refused = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Tell once."""
+        if not self.refused:
+            self.refused = True
+            self.events.append(Log("warning", safe_text(f"{self.baseFilename} cannot be written any more", 2000)))
 
 
 class _Teller(logging.Handler):
@@ -282,8 +299,9 @@ def _explain(err: Exception, folder: RunFolder | None) -> tuple[str, str, str]:
     if isinstance(err, MemoryError):
         return "The computer is out of memory", str(err), "Close other programs, or use a smaller model file (fp8)."
     if isinstance(err, OSError) and err.errno is not None:
-        failed = disk_error(err, folder.root if folder else Path.cwd())
-        return failed.title, failed.detail, failed.hint
+        named = Path(os.fsdecode(err.filename)) if isinstance(err.filename, str | bytes) else None
+        failed = disk_error(err, named or (folder.root if folder else Path.cwd()))
+        return failed.title, failed.detail.replace("writing", "reading or writing", 1), failed.hint
     where = f"; the traceback is in {folder.log}" if folder else ""
     return f"Unexpected {kind}", str(err), f"This is a defect of lorakiln: please report it{where}."
 

@@ -19,7 +19,7 @@ from engine.commands import Pause
 from engine.config import RunConfig
 from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import EngineError, RunError
-from engine.events import EpochDone, EventLog, Log, RunStarted, StopPlanned
+from engine.events import EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
 from engine.training.checkpoint import Place, generations, load_newest, next_step
 from engine.training.control import Control
@@ -28,10 +28,12 @@ from engine.training.keeper import Keeper
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
+from engine.training.patience import Patience
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
 from engine.training.probe import is_wanted, probe_largest
 from engine.training.products import settle_products
 from engine.training.release import leave_gpu, return_to_gpu, room_on_host, states_on_host
+from engine.training.room import Room
 from engine.training.step import Stepper
 from engine.training.takes import Takes
 from engine.training.watch import Watch
@@ -56,7 +58,7 @@ class Trainer:
         folder: the run's folder, made.
         events: where everything is told.
         control: what the user asks.
-        enter: enters a state of the run and returns the one before.
+        enter: enters a state of the run, with a reason if there is one, and returns the one before.
     """
 
     kit: Kit
@@ -64,6 +66,7 @@ class Trainer:
     stepper: Stepper
     keeper: Keeper
     takes: Takes
+    patience: Patience
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Trainer:
         folder: RunFolder,
         events: EventLog,
         control: Control,
-        enter: Callable[[str], str],
+        enter: Callable[..., str],
     ) -> None:
         self.config = config
         self.folder = folder
@@ -97,7 +100,7 @@ class Trainer:
                 return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
             self.ledger.start(self.ledger.place)
             if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
-                self.keeper.sample()
+                self.patience.persist(self.keeper.sample)
             self.enter("training")
             try:
                 return self._finish(stopped=self._loop())
@@ -134,8 +137,7 @@ class Trainer:
         self.stepper = Stepper(config, self.kit)
         if reason := self.stepper.gate.reason:
             events.append(Log("info", f"The host waits for the GPU in each step: {reason}"))
-        self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter, pool=self.kit.lean.pool)
-        made.callback(self.keeper.close)
+        self._keep(compute, made)
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
         ladder.attempt(
@@ -147,7 +149,8 @@ class Trainer:
         self.kit.painter.spare = self._without_states
         self.takes = Takes(self.keeper, self.history, self.control)
         if compute.is_main:
-            self.takes.begin(self.ledger.place.step)
+            self.keeper.room.begin(self.keeper.save_size())
+            self.patience.persist(lambda: self.takes.begin(self.ledger.place.step))
         order = prepared.order
         events.append(
             RunStarted(
@@ -168,6 +171,18 @@ class Trainer:
             ladder.attempt(
                 lambda: probe_largest(self.kit, config, events, self.control), "probing", self.ledger.place.step
             )
+
+    def _keep(self, compute: Compute, made: ExitStack) -> None:
+        """Make what sees to the disk."""
+        config, events = self.config, self.events
+        room = Room(self.folder, events, config.saving.keep_states)
+        made.callback(room.close)
+        keeper = self.keeper = Keeper(
+            config, self.folder, events, self.kit, self.ledger, self.enter, room, self.kit.lean.pool
+        )
+        made.callback(keeper.close)
+        alone = compute.processes == 1
+        self.patience = Patience(room, events, self.control, self.ledger, keeper.settle, self.enter, alone)
 
     def _prepare(self, base: Base, compute: Compute) -> Prepared:
         """Scan and fill the caches in the main process; the others then find them full.
@@ -200,7 +215,7 @@ class Trainer:
             self._step(turn)
             epoch_over = order.ends_epoch(turn)
             if epoch_over:
-                self._tell_epoch()
+                self.ledger.tell_epoch()
             self._keep_cadence(epoch_over)
             if epoch_over and self.control.stop_due(turn.epoch) and turn.step < order.total_steps:
                 return True
@@ -226,7 +241,7 @@ class Trainer:
         ended = False
         if self.kit.compute.is_main:
             try:
-                texts = self.takes.find(epoch)
+                texts = self.patience.persist(lambda: self.takes.find(epoch))
             except Stopped:
                 ended = True
             ended = self._come_back(ended)
@@ -258,11 +273,7 @@ class Trainer:
         if self.control.pause and not self.control.stop_now:
             self._hold()
         if self.events.write_error is not None:
-            raise RunError(
-                "The run's events can no longer be written",
-                f"{self.folder.events}: {self.events.write_error}",
-                "Free some space, then resume the run.",
-            )
+            self.patience.persist(self.events.settle)
         return self.control.stop_now
 
     def _agree(self) -> None:
@@ -272,18 +283,19 @@ class Trainer:
 
     def _serve(self) -> None:
         """Save and sample if asked; a save that went wrong meanwhile comes to light here."""
-        self.keeper.check()
+        self.patience.persist(self.keeper.check)
+        self.patience.tidy()
         if self.control.save_now:
             self.control.save_now = False
-            self.keeper.save("manual")
+            self.patience.persist(lambda: self.keeper.save("manual"))
         if self.control.sample_now:
             self.control.sample_now = False
-            self.keeper.sample()
+            self.patience.persist(self.keeper.sample)
 
     def _hold(self, released: bool = False) -> None:
         """Wait until the pause is taken back or the run is stopped; ``released``: the GPU is free already."""
         self.ledger.flush()
-        self.keeper.settle()
+        self.patience.persist(self.keeper.settle)
         began = time.monotonic()
         self.enter("released" if released else "paused")
         while True:
@@ -301,7 +313,7 @@ class Trainer:
         self.enter("training")
 
     def _release(self) -> bool:
-        """Free the GPU if the host has room; False if it has not and the run only holds."""
+        """Free the GPU if host and disk have room; False if they have not and the run only holds."""
         if self.kit.compute.device.type == "cuda":
             needed, free = room_on_host(self.kit)
             if needed > free:
@@ -310,7 +322,7 @@ class Trainer:
                 self.control.pause = replace(self.control.pause, release=False) if self.control.pause else None
                 return False
             # Coming back may find the GPU taken by others: nothing done so far may hang on that.
-            self.keeper.save_state()
+            self.patience.persist(self.keeper.save_state)
             leave_gpu(self.kit)
         self.enter("released")
         return True
@@ -326,28 +338,23 @@ class Trainer:
             return False
         return True
 
-    def _tell_epoch(self) -> None:
-        self.ledger.flush()
-        place = self.ledger.place
-        self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
-
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
         place, saving, sampling = self.ledger.place, self.config.saving, self.config.sampling
         drawn = _due(place.step, sampling.every_steps) or (epoch_over and _due(place.epoch, sampling.every_epochs))
         if drawn and sampling.prompts:
-            self.keeper.sample()
+            self.patience.persist(self.keeper.sample)
         # Saving comes last: a state says that everything of its step is done.
         if epoch_over and _due(place.epoch, saving.every_epochs):
-            self.keeper.save("epoch")
+            self.patience.persist(lambda: self.keeper.save("epoch"))
         elif _due(place.step, saving.every_steps):
-            self.keeper.save("step")
+            self.patience.persist(lambda: self.keeper.save("step"))
         elif self.keeper.state_due():
-            self.keeper.save_state(wait=False)
+            self.patience.persist(lambda: self.keeper.save_state(wait=False))
 
     def _finish(self, stopped: bool) -> Outcome:
         if self.ledger.place.step:
-            self.keeper.save("stop" if stopped else "final")
+            self.patience.persist(lambda: self.keeper.save("stop" if stopped else "final"), last=True)
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)

@@ -15,6 +15,7 @@ from engine.commands import Command
 from engine.events import (
     CaptionsTaken,
     CheckpointSaved,
+    DiskTight,
     Entry,
     EpochDone,
     EventLog,
@@ -54,6 +55,7 @@ _TOPICS: dict[type[object], frozenset[str]] = {
     Foreseen: frozenset({"memory", "log"}),
     Slowed: frozenset({"log", "step"}),
     SteppedDown: frozenset({"memory", "log"}),
+    DiskTight: frozenset({"log", "state"}),
     Progress: frozenset({"stage"}),
     CaptionsTaken: frozenset({"captions", "log"}),
     Log: frozenset({"log"}),

@@ -18,6 +18,7 @@ from statistics import fmean, median
 from engine.events import (
     CaptionsTaken,
     CheckpointSaved,
+    DiskTight,
     Entry,
     EpochDone,
     Foreseen,
@@ -40,6 +41,7 @@ from engine.text import safe_text
 from tui.courses import SMOOTHINGS as SMOOTHINGS
 from tui.courses import Courses
 from tui.courses import Smoothed as Smoothed
+from tui.disk import FEW_SAVES, disk_words
 from tui.units import duration, short_time, size
 
 LOG_LINES = 2000
@@ -139,6 +141,8 @@ class RunView:
     """What had been forecast for that which the probe measured."""
     slowed: Slowed | None = None
     """Why steps take longer than they did; None while they do not."""
+    disk: DiskTight | None = None
+    """How few saves the disk has room for; None while there is room for many."""
     memory_course: deque[MemoryPoint] = field(default_factory=lambda: deque(maxlen=MEMORY_POINTS))
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
 
@@ -288,7 +292,7 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
     view.epochs, view.steps, view.images = event.epochs, event.steps, event.images
     view.resumed_step = view.step = event.resumed_step
     view.started_at = view.started_at or at
-    view.failure = view.done = view.slowed = None
+    view.failure = view.done = view.slowed = view.disk = None
     view.stop_epoch = view.session_epochs = 0
     view.overhead_s = 0.0
     view.recent.clear()
@@ -343,6 +347,9 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
     elif isinstance(event, Slowed):
         view.slowed = event if event.factor > 1 else None
         _log(view, at, "warning" if view.slowed else "info", event.text)
+    elif isinstance(event, DiskTight):
+        view.disk = event if event.saves <= FEW_SAVES else None
+        _log(view, at, "warning" if view.disk else "info", disk_words(event))
     elif isinstance(event, RunFailed):
         view.failure = event
         view.state = "failed"

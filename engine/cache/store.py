@@ -82,6 +82,11 @@ class Store:
         """Whether a file stands there; only :meth:`verify` and :meth:`get` look into it."""
         return self.path(key).is_file()
 
+    def size(self, key: str) -> int:
+        """Bytes of the file that stands there; 0 where there is none."""
+        stat = _stat(self.path(key))
+        return 0 if stat is None else stat.st_size
+
     def get(self, key: str) -> dict[str, Tensor] | None:
         """Read an entry and check every byte of it; tensors on the CPU.
 

@@ -26,11 +26,13 @@ class CaptionHistory:
         path: the file; None keeps everything in memory.
         epochs: texts that came into force with an epoch, by the picture's path; epoch 1 holds the first ones.
         damaged: lines that could not be read when the file was opened; they and all after them were cut off.
+        whole: bytes of the file's whole lines; what stands behind them is what a full disk left of one.
     """
 
     path: Path | None = None
     epochs: dict[int, dict[str, str]] = field(default_factory=dict)
     damaged: int = 0
+    whole: int = field(default=0, compare=False)
 
     @property
     def decided(self) -> int:
@@ -48,17 +50,24 @@ class CaptionHistory:
         """Decide an epoch: ``texts`` (by the picture's path) count from it on. Returns when they are on the disk.
 
         Raises:
-            DiskError: they could not be written.
+            DiskError: they could not be written; the epoch is not decided, and may be once more.
         """
         if self.path is not None:
-            line = sealed(json.dumps({"epoch": epoch, "captions": dict(texts)}, ensure_ascii=True)) + "\n"
+            line = sealed(json.dumps({"epoch": epoch, "captions": dict(texts)}, ensure_ascii=True)).encode() + b"\n"
             try:
-                with open(self.path, "ab") as file:
-                    file.write(line.encode("ascii"))
+                self._append(self.path, line)
                 flush(self.path)  # an epoch without news too: where its line is missing, the file was damaged
             except OSError as err:
                 raise disk_error(err, self.path) from err
+            self.whole += len(line)
         self.epochs.setdefault(epoch, {}).update(texts)
+
+    def _append(self, path: Path, line: bytes) -> None:
+        """Write a line behind the last whole one: nothing after a torn line would ever be read."""
+        with open(path, "ab") as file:
+            if file.tell() > self.whole:
+                file.truncate(self.whole)
+            file.write(line)
 
 
 def load_history(path: Path) -> CaptionHistory:
@@ -80,6 +89,7 @@ def load_history(path: Path) -> CaptionHistory:
             epoch, texts = found
             history.epochs.setdefault(epoch, {}).update(texts)
             whole += len(line)
+        history.whole = whole
     except OSError as err:
         raise disk_error(err, path) from err
     return history

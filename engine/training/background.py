@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.errors import RunError
+from engine.errors import DiskError, RunError
 from engine.memory.pinned import HostBuffer, HostPool
 
 ALIGNMENT = 64
@@ -81,27 +81,42 @@ def _view(whole: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 class Writer:
-    """A thread for one piece of work at a time."""
+    """A thread for one piece of work at a time; work that the disk refuses is not given up but done again."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "writer")
+        self._work: Callable[[], None] | None = None
         self._pending: Future[None] | None = None
+        self._refused = False
 
     def start(self, work: Callable[[], None]) -> None:
         """Begin ``work``; waits for the one before, and raises what that one raised."""
         self.wait()
+        self._work = work
         self._pending = self._executor.submit(work)
 
     def check(self) -> None:
-        """Raise what the work raised if it has ended; does not wait."""
-        if self._pending is not None and self._pending.done():
+        """Raise what the work raised if it has ended; waits only for work that is done again."""
+        if self._refused or (self._pending is not None and self._pending.done()):
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the work's end and raise what it raised, once."""
+        """Wait for the work's end and raise what it raised, once; work that the disk refused before is done again.
+
+        Raises:
+            DiskError: the disk refuses it. What it is to write waits for the next call.
+        """
+        if self._refused and self._work is not None:
+            self._pending, self._refused = self._executor.submit(self._work), False
         pending, self._pending = self._pending, None
-        if pending is not None:
+        if pending is None:
+            return
+        try:
             pending.result()
+        except DiskError:
+            self._refused = True
+            raise
+        self._work = None
 
     def close(self) -> BaseException | None:
         """Wait for the work's end and let the thread go; returns what was raised and not yet told."""

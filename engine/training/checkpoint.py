@@ -8,6 +8,7 @@ flipped bit in it is silent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -102,8 +103,21 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
     # Later ones are of a past that this state has replaced: damaged, or the run would have gone on from them.
     later = [folder for folder in generations(states) if folder.name > final.name]
     for old in [*later, *generations(states)[len(later) + keep :]]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # this state stands; what cannot be removed now goes after the next
+            discard(old)
     return final
+
+
+def discard(folder: Path) -> None:
+    """Remove a generation so that none is left that looks whole, even where that breaks off half-way.
+
+    Raises:
+        OSError: the disk refuses; what is left is swept later.
+    """
+    going = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(going, ignore_errors=True)  # what an earlier attempt left; where it still stands the rename says so
+    os.rename(folder, going)
+    shutil.rmtree(going)
 
 
 def sweep(states: Path) -> None:
@@ -217,7 +231,12 @@ def _replace_folder(part: Path, final: Path) -> None:
     old = final.with_name(f".{final.name}.old")
     if final.exists():  # a damaged one of the same step, or a second save of it
         os.rename(final, old)
-    os.rename(part, final)
+    try:
+        os.rename(part, final)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error is the one to tell; sweeping puts it back, too
+            os.rename(old, final)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     flush(final.parent)
 

@@ -14,6 +14,7 @@ from engine.commands import (
     Command,
     CommandQueue,
     Pause,
+    Remove,
     Resume,
     SampleNow,
     SaveNow,
@@ -23,7 +24,7 @@ from engine.commands import (
 )
 from engine.events import EventLog, Log, StopPlanned
 
-_FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now")
+_FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now", "remove")
 
 
 class Control:
@@ -40,6 +41,8 @@ class Control:
         """Epoch at whose end to stop; 0 is none."""
         self.save_now = False
         self.sample_now = False
+        self.remove: tuple[str, ...] = ()
+        """What the user marked of the files that could go."""
 
     def poll(self) -> None:
         """Fold every waiting command into the flags; never waits."""
@@ -90,6 +93,8 @@ class Control:
                 self.save_now = True
             case SampleNow():
                 self.sample_now = True
+            case Remove(paths=paths):
+                self.remove += paths
 
     def _plan_at(self, epoch: int) -> None:
         if epoch < self.epoch:

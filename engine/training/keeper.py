@@ -5,23 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from engine.config import RunConfig
-from engine.errors import EngineError, RunError
+from engine.errors import DiskError, EngineError, RunError
 from engine.events import EventLog, Log
 from engine.files import RunFolder
 from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
-from engine.training.checkpoint import Place, TrainingState, load_newest, save_state, sweep
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
 from engine.training.export import Export, plan_export
 from engine.training.kit import Kit
 from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
+from engine.training.room import Room, SaveSize, sweep_folder, tree_bytes
 
 STATE_EVERY_S = 300.0
 """A training state is written at least this often, so that an accident costs at most this much."""
@@ -32,6 +34,7 @@ class Keeper:
 
     Args:
         enter: enters a state of the run and returns the one before.
+        room: the disk under the run's folder.
         pool: host memory for copies of the state; without one the keeper's own.
 
     Attributes:
@@ -46,6 +49,7 @@ class Keeper:
         kit: Kit,
         ledger: Ledger,
         enter: Callable[[str], str],
+        room: Room,
         pool: HostPool | None = None,
     ) -> None:
         self.config = config
@@ -54,11 +58,13 @@ class Keeper:
         self.kit = kit
         self.ledger = ledger
         self.enter = enter
+        self.room = room
         self.last_lora = ""
         self.writer = Writer()
         self._snapshots = Snapshots(pool)
         self._state_clock = time.monotonic()
         self._saved_step = -1
+        self._ended = False
 
     def restore(self) -> None:
         """Take up the newest state that verifies, if there is one.
@@ -66,9 +72,7 @@ class Keeper:
         Raises:
             RunError: no state verifies although there are some, or the base model is another one.
         """
-        sweep(self.folder.states)
-        for left in self.folder.root.glob(".*.part"):
-            left.unlink(missing_ok=True)
+        sweep_folder(self.folder)
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))
@@ -99,17 +103,20 @@ class Keeper:
 
         Raises:
             RunError: a step's loss is not a number; nothing is written.
-            DiskError: an earlier save could not be written; what stood there before is unharmed.
+            DiskError: this or an earlier save could not be written; what stood there before is unharmed. Saving again
+                goes on with what is left to write.
         """
         place = self.ledger.snapshot()
         if not self.kit.compute.is_main:
             return
         with self._during("saving"):
             self.writer.wait()
-            export = plan_export(self.config, self.folder, self.kit, place, kind)
-            self.last_lora = export.first
-            self._begin(place, export)
+            if not self._ended:
+                export = plan_export(self.config, self.folder, self.kit, place, kind)
+                self._begin(place, export)
+                self.last_lora = export.first
             if kind in ("stop", "final"):
+                self._ended = True
                 self.settle()
 
     def save_state(self, wait: bool = True) -> None:
@@ -160,6 +167,7 @@ class Keeper:
         """Take a copy of what is to be saved, and let the thread write it."""
         # The one before first: its copy lies where the new one goes.
         self.writer.wait()
+        self.room.check()
         kit, lora = self.kit, self.kit.lora
         with_state = self._saved_step != place.step
         tensors, plain = optimizer_tensors(kit.optimizer) if with_state else ({}, {})
@@ -172,17 +180,30 @@ class Keeper:
         def write() -> None:
             snapshot.wait()
             copies = snapshot.tensors
+            size = self.room.size
             if export is not None:
                 export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
+                size = replace(size, lora=sum(export.standing.values()))
             if with_state:
                 optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
                 state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity)
-                save_state(self.folder.states, state, self.config.saving.keep_states)
+                written = save_state(self.folder.states, state, self.config.saving.keep_states)
+                size = replace(size, state=tree_bytes(written))
+            self.room.size = size
 
         self.writer.start(write)
         if with_state:
             self._state_clock = time.monotonic()
             self._saved_step = place.step
+
+    def save_size(self) -> SaveSize:
+        """What a save will take, by what has to be written; the sizes of those that stand are better."""
+        weights, optimizer = self.kit.lora.weights, optimizer_tensors(self.kit.optimizer)[0]
+        moments = sum(tensor.numel() * tensor.element_size() for tensor in optimizer.values())
+        itemsize = getattr(torch, self.config.saving.dtype).itemsize
+        # Before the first step there may be no moments yet: Adam's are two of the weights' size.
+        state = weights.numel() * weights.element_size() + (moments or 2 * weights.numel() * weights.element_size())
+        return SaveSize(state, weights.numel() * itemsize * len(self.config.saving.layouts))
 
     def state_due(self) -> bool:
         """Whether it is time for a state, by steps or by the clock."""
@@ -193,13 +214,17 @@ class Keeper:
     def sample(self) -> None:
         """Draw the sample prompts with the adapter as it stands.
 
-        A picture that cannot be drawn or written is told and passed over: the training is not the worse for it.
+        A picture that cannot be drawn is told and passed over: the training is not the worse for it.
+
+        Raises:
+            DiskError: one cannot be written.
         """
         if not self.kit.compute.is_main:
             return
         if not self.config.sampling.prompts:
             self.events.append(Log("info", "No sample prompts are set ([[sampling.prompts]])"))
             return
+        self.room.require_folder()
         place = self.ledger.snapshot()
         folder, extra = self.folder.samples, {"step": place.step, "epoch": place.epoch}
         try:
@@ -212,8 +237,8 @@ class Keeper:
                     place.step,
                     place.epoch,
                 )
-        except Exhausted:
-            raise  # there is no way back to training
+        except (Exhausted, DiskError):
+            raise  # there is no way back to training; the disk may have room later
         except (torch.OutOfMemoryError, EngineError) as err:
             self.kit.compute.free_unused()
             self.events.append(Log("warning", f"Samples were left out: {err}".replace("\n", "; ")))

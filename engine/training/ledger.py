@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.batches import Turn
 from engine.errors import RunError
-from engine.events import EventLog, StepDone
+from engine.events import EpochDone, EventLog, StepDone
 from engine.memory.meter import Spent
 from engine.training.checkpoint import Place
 from engine.training.gate import AHEAD
@@ -104,6 +104,16 @@ class Ledger:
         """
         while self._untold:
             self._tell_first()
+
+    def tell_epoch(self) -> None:
+        """Tell that the epoch of the last step is over, every loss of it told.
+
+        Raises:
+            RunError: a step's loss or gradient norm is not a number; the place is that before it.
+        """
+        self.flush()
+        place = self.place
+        self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
 
     def _tell_first(self) -> None:
         told, before = self._untold.popleft()

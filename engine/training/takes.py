@@ -15,7 +15,7 @@ from engine.cache.text import text_key
 from engine.dataset.history import CaptionHistory
 from engine.dataset.scan import Sample
 from engine.dataset.watch import CaptionWatch
-from engine.errors import EngineError
+from engine.errors import DiskError, EngineError
 from engine.events import CaptionsTaken, Log
 from engine.text import safe_text
 from engine.training.control import Control
@@ -68,7 +68,7 @@ class Takes:
 
         Raises:
             Stopped: the user stopped the run meanwhile; the epoch is not decided.
-            DiskError: they could not be written down.
+            DiskError: they could not be written down; the epoch is not decided, and finding finds them again.
         """
         if epoch <= self.history.decided:
             self._tell(epoch, sorted(self.history.epochs.get(epoch, ())))
@@ -79,6 +79,9 @@ class Takes:
         texts = found.texts
         try:
             self._embed(self.order.captions_from(epoch, texts))
+        except DiskError:
+            self._watch.forget(texts)
+            raise
         except (torch.OutOfMemoryError, EngineError) as err:
             self.kit.compute.free_unused()
             self._watch.forget(texts)
@@ -86,7 +89,11 @@ class Takes:
             self.events.append(Log("warning", safe_text(text, 2000)))
             texts = {}
         names = {str(s.path): texts[s.index] for s in self.order.samples if s.index in texts}
-        self.history.record(epoch, names)
+        try:
+            self.history.record(epoch, names)
+        except DiskError:
+            self._watch.forget(texts)
+            raise
         self._tell(epoch, list(names))
         return texts
 

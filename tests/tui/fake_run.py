@@ -200,13 +200,13 @@ class FakeRun:
         self.events.append(StopPlanned(epoch))
 
     def _hold(self, command: Pause) -> None:
-        self._enter("released" if command.release else "paused", "asked for")
+        self._enter("released" if command.release else "paused")
         while True:
             waiting = self._queue.wait(0.02)
             if isinstance(waiting, Resume):
                 break
             if isinstance(waiting, Pause) and waiting.release:
-                self._enter("released", "asked for")
+                self._enter("released")
             if isinstance(waiting, StopNow):
                 self._stop = True
                 return

@@ -37,7 +37,7 @@ def state_words(view: RunView, glyphs: Glyphs) -> str:
 def plan_words(view: RunView) -> str:
     """What is planned or waited for in words, or nothing."""
     if view.held:
-        return "space goes on"
+        return f"{view.state_reason}: space tries again" if view.state_reason else "space goes on"
     return f"stops after epoch {view.stop_epoch}" if view.stop_epoch and view.live else ""
 
 
