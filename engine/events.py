@@ -7,6 +7,7 @@ of them, so a JSON line replays to the same event, and a view folded from a file
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
+from engine.events_memory import SteppedDown as SteppedDown
 
 RING_SIZE = 20_000
 
@@ -36,6 +38,26 @@ class RunStarted:
     steps: int
     images: int
     resumed_step: int = 0
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Something is not as it was when the state was saved that a run goes on from.
+
+    ``meaning`` is "refused" (it cannot go on with it), "course" (what it learns changes), "later" (it counts from a
+    later epoch), "rounding", "length", "speed" or "saved" (what is written and shown); ``name`` says what, a setting
+    by its dotted name.
+    """
+
+    meaning: str
+    name: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """In one line."""
+        sides = [side for side in (self.before, self.after) if side]
+        return f"{self.name}: {' -> '.join(sides)}"
 
 
 @dataclass(frozen=True)
@@ -114,23 +136,6 @@ class SampleSaved:
 
 
 @dataclass(frozen=True)
-class SteppedDown:
-    """Memory ran out, and a setting was changed so that the run goes on; no step is lost or made twice.
-
-    ``stage`` is "loading", "probing", "training" or "sampling"; ``step`` the optimizer step that is done
-    again, or the last one done where it was none. ``setting`` is what was changed, from ``before`` to ``after``
-    ("empty_cache" with both empty: memory that torch kept was given back). ``reason`` is what torch said.
-    """
-
-    stage: str
-    step: int
-    setting: str
-    before: str
-    after: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class StopPlanned:
     """A stop is planned at the end of ``epoch``; 0 means that none is planned any more."""
 
@@ -179,6 +184,7 @@ class RunDone:
 
 Event = (
     RunStarted
+    | Changed
     | StateChanged
     | Progress
     | StepDone
@@ -201,7 +207,7 @@ Event = (
 EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        RunStarted, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
+        RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
         MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StopPlanned, CaptionsTaken, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
@@ -313,6 +319,19 @@ class EventLog:
                 return list(self._ring)
             newest = [entry for _, entry in zip(range(missing), reversed(self._ring), strict=False)]
         return newest[::-1]
+
+    def flush(self) -> None:
+        """Wait until all that was told is on the disk, holding up no writer; failing is :attr:`write_error`."""
+        try:
+            with self._lock:
+                copy = os.dup(self._file.fileno()) if self._file is not None else None
+            if copy is not None:
+                try:
+                    os.fsync(copy)
+                finally:
+                    os.close(copy)
+        except OSError as err:
+            self.write_error = err
 
     def close(self) -> None:
         """Close the file; the ring stays readable."""

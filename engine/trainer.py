@@ -21,9 +21,10 @@ from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import EngineError, RunError
 from engine.events import EpochDone, EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
-from engine.training.checkpoint import Place, generations, load_newest, next_step
+from engine.training.checkpoint import Place, load_newest
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
+from engine.training.generations import generations, next_step
 from engine.training.keeper import Keeper
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder

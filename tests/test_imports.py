@@ -20,7 +20,8 @@ TORCH_FREE = (
     "engine.errors", "engine.files", "engine.draws", "engine.text", "engine.run", "engine.jobs", "engine.dataset.",
     "engine.hardware.", "engine.models.header",
     "engine.models.detect", "engine.models.find", "engine.models.flux_work", "engine.models.tokenizers",
-    "engine.lora.metadata", "engine.memory.plan", "engine.memory.simulate", "engine.memory.rungs",
+    "engine.lora.metadata", "engine.training.changes", "engine.training.generations", "engine.training.outlook",
+    "engine.training.record", "engine.memory.plan", "engine.memory.simulate", "engine.memory.rungs",
     "profiles.", "tui.",
 )  # fmt: skip
 """Modules, and packages (with a dot at the end) all of whose modules import without torch."""

@@ -17,6 +17,7 @@ from statistics import fmean, median
 
 from engine.events import (
     CaptionsTaken,
+    Changed,
     CheckpointSaved,
     Entry,
     EpochDone,
@@ -332,6 +333,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         _log(view, at, "info", _taken_text(event))
     elif isinstance(event, Log):
         _log(view, at, event.level, event.text)
+    elif isinstance(event, Changed):
+        _log(view, at, "warning" if event.meaning == "course" else "info", f"changed since the last state: {event}")
     elif isinstance(event, Probed):
         view.probed, view.foreseen = event, None
     elif isinstance(event, Foreseen):

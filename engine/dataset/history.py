@@ -67,22 +67,36 @@ def load_history(path: Path) -> CaptionHistory:
     Raises:
         DiskError: the file cannot be read or cut.
     """
-    history = CaptionHistory(path)
+    history, whole = read_history(path)
     try:
-        data = path.read_bytes() if path.exists() else b""
-        whole = 0
-        for line in data.splitlines(keepends=True):
-            found = _parsed(line)
-            if found is None:
-                history.damaged = data.count(b"\n", whole)
-                os.truncate(path, whole)
-                break
-            epoch, texts = found
-            history.epochs.setdefault(epoch, {}).update(texts)
-            whole += len(line)
+        if path.exists() and path.stat().st_size > whole:
+            os.truncate(path, whole)
     except OSError as err:
         raise disk_error(err, path) from err
     return history
+
+
+def read_history(path: Path) -> tuple[CaptionHistory, int]:
+    """A run's history without changing its file, and how many bytes of the file are whole.
+
+    Raises:
+        DiskError: the file cannot be read.
+    """
+    history = CaptionHistory(path)
+    whole = 0
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as err:
+        raise disk_error(err, path) from err
+    for line in data.splitlines(keepends=True):
+        found = _parsed(line)
+        if found is None:
+            history.damaged = data.count(b"\n", whole)
+            break
+        epoch, texts = found
+        history.epochs.setdefault(epoch, {}).update(texts)
+        whole += len(line)
+    return history, whole
 
 
 def _parsed(line: bytes) -> tuple[int, dict[str, str]] | None:

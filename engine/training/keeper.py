@@ -15,13 +15,16 @@ from engine.files import RunFolder
 from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
-from engine.training.checkpoint import Place, TrainingState, load_newest, save_state, sweep
+from engine.training.changes import compare, refusal, unexplained
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
 from engine.training.export import Export, plan_export
+from engine.training.generations import sweep
 from engine.training.kit import Kit
 from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
+from engine.training.record import load_record, save_record
 
 STATE_EVERY_S = 300.0
 """A training state is written at least this often, so that an accident costs at most this much."""
@@ -59,6 +62,7 @@ class Keeper:
         self._snapshots = Snapshots(pool)
         self._state_clock = time.monotonic()
         self._saved_step = -1
+        self._record = ""
 
     def restore(self) -> None:
         """Take up the newest state that verifies, if there is one.
@@ -89,7 +93,13 @@ class Keeper:
                 f"{self.config.model.transformer} differs from the file this run was trained on",
                 "Put the old file back, or start a new run with lora.resume_from.",
             )
-        for name in changed:
+        before = load_record(self.folder.states, state.record)
+        found = compare(before, self.kit.prepared.record) if before is not None else []
+        if (refused := refusal(found)) is not None:
+            raise refused
+        for change in found:
+            self.events.append(change)
+        for name in unexplained(changed, found):
             self.events.append(Log("warning", f"The {name} changed since the run stopped: its course may differ"))
 
     def save(self, kind: str) -> None:
@@ -176,7 +186,10 @@ class Keeper:
                 export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
             if with_state:
                 optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
-                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity)
+                record = self._record = self._record or save_record(self.folder.states, kit.prepared.record)
+                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity, record)
+                # What was told up to here must not be lost where the state that follows from it stands.
+                self.events.flush()
                 save_state(self.folder.states, state, self.config.saving.keep_states)
 
         self.writer.start(write)

@@ -7,7 +7,8 @@ import torch
 
 from engine.errors import DiskError, RunError
 from engine.training import checkpoint
-from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state, sweep
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
+from engine.training.generations import generations, sweep
 
 
 def state(step: int) -> TrainingState:
