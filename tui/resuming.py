@@ -1,7 +1,7 @@
-"""Before a run is resumed by a command: is there one to resume, what changed since, and is that wanted?
+"""Before a run is resumed: is there one to resume, what changed since, and is that wanted?
 
-Everything is said on stderr, so that stdout stays the events' own with `--json`; there a run that is not resumed
-tells its differences as event lines, one that is resumed tells them itself.
+By a command everything is said on stderr, so that stdout stays the events' own with `--json`; there a run that is
+not resumed tells its differences as event lines, one that is resumed tells them itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`kiln resume RUN_DIR`: go on with a run that was stopped or broke off, from its last saved state.
 
-Says first what changed since: settings, pictures, captions, model files, versions. What would change the course of the
-run is asked about; `--yes` says yes, and without a terminal to ask on nothing is resumed (exit code 2).
+Says first what changed since: settings, pictures, captions, model files, versions. What would change what the run
+learns is asked about; `--yes` says yes, and without a terminal to ask on nothing is resumed (exit code 2).
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textual import work
 from textual.screen import Screen
 
 from engine.commands import (
@@ -96,13 +98,19 @@ class RunCommands(Screen[None]):
         run, config = self.workplace.run, self.workplace.config
         try:
             if choice == "resume" and run is not None and run.folder is not None:
-                self.workplace.resume(run.folder.root)
+                self._resume(run.folder.root)
             elif choice == "start" and config is not None:
                 self.workplace.begin(config)
             elif choice == "new":
                 self.action_new()
         except EngineError as err:
             self.app.show_error(err)
+
+    @work(exclusive=True, group="resume")
+    async def _resume(self, folder: Path) -> None:
+        from tui.screens.resume import resume_after_look
+
+        await resume_after_look(self, self.workplace, folder)
 
     def action_new(self) -> None:
         """Set up a run."""
