@@ -6,6 +6,7 @@ of them, so a JSON line replays to the same event, and a view folded from a file
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -365,27 +366,27 @@ def last_entry(path: Path) -> LogTail:
     if not path.exists():
         return LogTail(0, False)
     with open(path, "rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 65_536))
-        lines = file.read().split(b"\n")
-    torn = lines[-1] != b""
-    for line in reversed(lines[:-1]):
-        try:
-            return LogTail(entry_from_json(line.decode()).seq, torn)
-        except ValueError:
-            continue
-    return LogTail(0, torn)
+        size, back = file.seek(0, 2), 65_536
+        while True:
+            file.seek(max(0, size - back))
+            lines = file.read().split(b"\n")
+            for line in reversed(lines[:-1]):
+                with contextlib.suppress(ValueError):
+                    return LogTail(entry_from_json(line.decode()).seq, lines[-1] != b"")
+            if back >= size:
+                return LogTail(0, lines[-1] != b"")
+            back *= 8
 
 
-def replay(path: Path) -> Iterator[Entry]:
-    """Yield every whole event line of a file; torn or foreign lines are passed over.
+def replay(path: Path, *only: type[Event]) -> Iterator[Entry]:
+    """Yield every whole event line of a file, or those of the kinds ``only``; torn or foreign lines are passed over.
 
     Raises:
         OSError: the file cannot be read.
     """
+    names = [f'"type": "{kind.__name__}"' for kind in only] or [""]
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            try:
-                yield entry_from_json(line)
-            except ValueError:
-                continue
+            if any(name in line for name in names):
+                with contextlib.suppress(ValueError):
+                    yield entry_from_json(line)

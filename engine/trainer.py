@@ -97,7 +97,7 @@ class Trainer:
                 place = state.place if state else Place()
                 return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
             self.ledger.start(self.ledger.place)
-            if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
+            if self._samples_missing():
                 self.keeper.sample()
             self.enter("training")
             try:
@@ -119,6 +119,7 @@ class Trainer:
         """Make everything a loop needs; what has to be closed again, however the run ends, goes to ``made``."""
         config, events = self.config, self.events
         self.enter("preparing")
+        self.control.take_up_plan(self.folder.events)
         base = check_base(config)
         compute = self.compute = compute_for(config)
         self.enter("caching")
@@ -194,7 +195,10 @@ class Trainer:
     def _loop(self) -> bool:
         """Every step that is left; True if the user ended the run."""
         order = self.kit.prepared.order
+        self._agree()
         for turn in order.turns(after=self.ledger.place.step):
+            if turn.index == 0 and self.control.stop_due(turn.epoch - 1):
+                return True  # broken off between the end of the epoch and that of the run
             self.control.epoch = turn.epoch
             if self._obey() or (turn.index == 0 and turn.epoch > 1 and self._take_captions(turn.epoch)):
                 return True
@@ -332,11 +336,24 @@ class Trainer:
         place = self.ledger.place
         self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
 
+    def _samples_due(self, epoch_over: bool) -> bool:
+        """Whether samples belong to the step that is done, be it the last of its epoch or not."""
+        place, sampling = self.ledger.place, self.config.sampling
+        by_epoch = epoch_over and _due(place.epoch, sampling.every_epochs)
+        return bool(sampling.prompts) and (_due(place.step, sampling.every_steps) or by_epoch)
+
+    def _samples_missing(self) -> bool:
+        """Whether the samples of where the run begins are not there, or not all: a stop ends drawing early."""
+        place, sampling = self.ledger.place, self.config.sampling
+        if place.step == 0:
+            return sampling.at_start and bool(sampling.prompts)
+        epoch_over = self.kit.prepared.order.ends_epoch(Turn(place.step, place.epoch, place.index - 1))
+        return self._samples_due(epoch_over) and not self.keeper.has_samples()
+
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
-        place, saving, sampling = self.ledger.place, self.config.saving, self.config.sampling
-        drawn = _due(place.step, sampling.every_steps) or (epoch_over and _due(place.epoch, sampling.every_epochs))
-        if drawn and sampling.prompts:
+        place, saving = self.ledger.place, self.config.saving
+        if self._samples_due(epoch_over):
             self.keeper.sample()
         # Saving comes last: a state says that everything of its step is done.
         if epoch_over and _due(place.epoch, saving.every_epochs):

@@ -298,6 +298,10 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
     view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
     view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
     view.samples = [sample for sample in view.samples if sample.step <= after]
+    if view.last_step is not None and view.last_step.step > after:
+        view.last_step = None
+        ended = view.epoch_marks[-1] if view.epoch_marks else None
+        view.epoch = ended.epoch + (ended.step < after) if ended is not None else min(after, 1)
     how = f"resumed at step {after}" if after else f"{event.images} pictures, {event.steps} steps"
     _log(view, at, "info", f"run {event.name}: {how}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -203,6 +204,14 @@ class Keeper:
         by_steps = bool(every) and self.ledger.place.step % every == 0
         return by_steps or time.monotonic() - self._state_clock > STATE_EVERY_S
 
+    def has_samples(self) -> bool:
+        """Whether every sample of the step that is done stands on the disk."""
+        step = self.ledger.place.step
+        return all(self._sample_path(step, index).is_file() for index in range(len(self.config.sampling.prompts)))
+
+    def _sample_path(self, step: int, index: int) -> Path:
+        return self.folder.samples / f"step{step:06d}-{index:02d}.png"
+
     def sample(self) -> None:
         """Draw the sample prompts with the adapter as it stands.
 
@@ -214,13 +223,13 @@ class Keeper:
             self.events.append(Log("info", "No sample prompts are set ([[sampling.prompts]])"))
             return
         place = self.ledger.snapshot()
-        folder, extra = self.folder.samples, {"step": place.step, "epoch": place.epoch}
+        extra = {"step": place.step, "epoch": place.epoch}
         try:
             with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
                 self.kit.painter.draw(
                     self.kit.transformer,
                     self.config.sampling.prompts,
-                    lambda index, _: folder / f"step{place.step:06d}-{index:02d}.png",
+                    lambda index, _: self._sample_path(place.step, index),
                     extra,
                     place.step,
                     place.epoch,
