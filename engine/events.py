@@ -370,7 +370,7 @@ def last_entry(path: Path) -> LogTail:
         while True:
             file.seek(max(0, size - back))
             lines = file.read().split(b"\n")
-            for line in reversed(lines[:-1]):
+            for line in reversed(lines):  # the last one may lack no more than its end
                 with contextlib.suppress(ValueError):
                     return LogTail(entry_from_json(line.decode()).seq, lines[-1] != b"")
             if back >= size:

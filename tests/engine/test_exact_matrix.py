@@ -8,11 +8,12 @@ import random
 
 import pytest
 from interrupted import KINDS, assert_same, finished, freezer, holding, left_by, varied_config, watching
-from pocket import finish
+from pocket import finish, told
 from reliability import figure
 
-from engine.commands import Pause, StopNow
+from engine.commands import Pause, StopAtEpoch, StopNow
 from engine.config import OptimizerConfig
+from engine.events import RunDone, StepDone, StopPlanned
 from engine.files import RunFolder
 from engine.run import Run, open_run
 from engine.training.generations import read_newest
@@ -100,12 +101,13 @@ def test_an_interrupted_run_leaves_what_an_uninterrupted_one_does(optimizer, acc
 
 
 @pytest.mark.crash
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("accumulation", [1, 4])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_at_every_kind_of_moment(optimizer, accumulation, tmp_path):
-    last = MOMENTS[accumulation][-1]
-    stopped = tuple(moment for moment in MOMENTS[accumulation] if moment != last)
-    count = interrupt(tmp_path, optimizer, accumulation, MOMENTS[accumulation], stopped)
+    moments = MOMENTS[accumulation]
+    first_of_each = tuple({kind: (kind, count) for kind, count in reversed(moments)}.values())
+    count = interrupt(tmp_path, optimizer, accumulation, moments, first_of_each)
     figure(
         "exact",
         f"{optimizer}, accumulation {accumulation}: interrupted runs with the same bits",
@@ -133,3 +135,24 @@ def test_pauses_at_random_moments_change_nothing(seeds, moments, tmp_path):
         assert {"paused", "released"} == set(held) and len(held) > 3
         held_all += moments
     figure("exact", "pauses at random moments that changed nothing", f"{held_all} of {held_all}")
+
+
+def test_a_planned_stop_outlives_a_crash_in_the_moment_it_is_carried_out(tmp_path):
+    """Killed while it saved at the end of the planned epoch, a run stops there when it is resumed."""
+    config = varied_config(tmp_path)
+    plan = {2: StopAtEpoch(2)}
+
+    def at(trainer, kind, count):
+        if kind == "epoch" and count in plan:
+            trainer.control.commands.submit(plan.pop(count))
+        freezing(trainer, kind, count)
+
+    freezing = freezer(tmp_path / "frozen", ("lora", 3))
+    with watching(at):
+        stopped = finish(Run(config))
+    assert stopped.exit_reason == "stopped" and told(stopped, RunDone)[0].epoch == 2
+    again = finish(open_run(tmp_path / "frozen" / "lora-3" / "test"))
+    assert again.exit_reason == "stopped" and told(again, RunDone)[0].step == told(stopped, RunDone)[0].step
+    assert told(again, StepDone) == [] and told(again, StopPlanned) == [StopPlanned(2)]
+    assert_same(left_by(again.folder), left_by(stopped.folder))
+    assert finish(open_run(again.folder.root)).exit_reason == "finished"
