@@ -191,9 +191,10 @@ def assert_same(ours: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert wanted["loras"].keys() <= ours["loras"].keys()
     extra = ours["loras"].keys() - wanted["loras"].keys()
     assert all("-s0" in name for name in extra), extra
-    for name in wanted:
-        if name != "loras":
-            assert ours[name] == wanted[name], name
+    for name in wanted["view"]:
+        assert ours["view"][name] == wanted["view"][name], name
+    for name in wanted.keys() - {"loras", "view"}:
+        assert ours[name] == wanted[name], name
     for name, bits in wanted["loras"].items():
         assert ours["loras"][name] == bits, name
 

@@ -324,8 +324,9 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         view.checkpoints.append(event)
         _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
     elif isinstance(event, SampleSaved):
-        # A step that is done again draws its pictures again, into the same files.
-        view.samples = [*(sample for sample in view.samples if sample.path != event.path), event]
+        # A step that is done again draws its pictures again, into the same files; the folder may have moved.
+        place = event.step, event.index
+        view.samples = [*(one for one in view.samples if (one.step, one.index) != place), event]
         _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
     elif isinstance(event, SteppedDown):
         view.stepped_down.append(event)  # the log has it in words of its own

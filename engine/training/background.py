@@ -92,6 +92,11 @@ class Writer:
         self.wait()
         self._pending = self._executor.submit(work)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._pending is None or self._pending.done()
+
     def check(self) -> None:
         """Raise what the work raised if it has ended; does not wait."""
         if self._pending is not None and self._pending.done():
