@@ -32,7 +32,7 @@ from engine.training.generations import next_step
 
 if TYPE_CHECKING:
     from engine.trainer import Outcome
-    from engine.training.outlook import Outlook
+    from engine.training.outlook import Outlook as Outlook
 
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""

@@ -25,7 +25,7 @@ from engine.training.checkpoint import Place, load_newest
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
 from engine.training.generations import generations, next_step
-from engine.training.keeper import Keeper
+from engine.training.keeper import Keeper, due
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
@@ -97,7 +97,7 @@ class Trainer:
                 place = state.place if state else Place()
                 return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
             self.ledger.start(self.ledger.place)
-            if self._samples_missing():
+            if self.keeper.samples_missing():
                 self.keeper.sample()
             self.enter("training")
             try:
@@ -336,29 +336,15 @@ class Trainer:
         place = self.ledger.place
         self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
 
-    def _samples_due(self, epoch_over: bool) -> bool:
-        """Whether samples belong to the step that is done, be it the last of its epoch or not."""
-        place, sampling = self.ledger.place, self.config.sampling
-        by_epoch = epoch_over and _due(place.epoch, sampling.every_epochs)
-        return bool(sampling.prompts) and (_due(place.step, sampling.every_steps) or by_epoch)
-
-    def _samples_missing(self) -> bool:
-        """Whether the samples of where the run begins are not there, or not all: a stop ends drawing early."""
-        place, sampling = self.ledger.place, self.config.sampling
-        if place.step == 0:
-            return sampling.at_start and bool(sampling.prompts)
-        epoch_over = self.kit.prepared.order.ends_epoch(Turn(place.step, place.epoch, place.index - 1))
-        return self._samples_due(epoch_over) and not self.keeper.has_samples()
-
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
         place, saving = self.ledger.place, self.config.saving
-        if self._samples_due(epoch_over):
+        if self.keeper.samples_due(epoch_over):
             self.keeper.sample()
         # Saving comes last: a state says that everything of its step is done.
-        if epoch_over and _due(place.epoch, saving.every_epochs):
+        if epoch_over and due(place.epoch, saving.every_epochs):
             self.keeper.save("epoch")
-        elif _due(place.step, saving.every_steps):
+        elif due(place.step, saving.every_steps):
             self.keeper.save("step")
         elif self.keeper.state_due():
             self.keeper.save_state(wait=False)
@@ -369,7 +355,3 @@ class Trainer:
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)
-
-
-def _due(count: int, every: int) -> bool:
-    return every > 0 and count % every == 0

@@ -17,7 +17,7 @@ from engine.text import safe_text
 from tui.view import RunView
 
 if TYPE_CHECKING:
-    from engine.training.outlook import Outlook
+    from engine.run import Outlook
 
 HEADINGS = {
     "refused": "It cannot go on with this",

@@ -20,7 +20,7 @@ from tui.exit_codes import BAD_INPUT
 if TYPE_CHECKING:
     import argparse
 
-    from engine.training.outlook import Outlook
+    from engine.run import Outlook
 
 
 def consent(folder: Path, args: argparse.Namespace) -> int | None:

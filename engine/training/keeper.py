@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from engine.batches import Turn
 from engine.config import RunConfig
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log
@@ -94,7 +95,7 @@ class Keeper:
                 f"{self.config.model.transformer} differs from the file this run was trained on",
                 "Put the old file back, or start a new run with lora.resume_from.",
             )
-        before = load_record(self.folder.states, state.record)
+        before = load_record(self.folder.records, state.record)
         found = compare(before, self.kit.prepared.record) if before is not None else []
         if (refused := refusal(found)) is not None:
             raise refused
@@ -187,7 +188,7 @@ class Keeper:
                 export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
             if with_state:
                 optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
-                record = self._record = self._record or save_record(self.folder.states, kit.prepared.record)
+                record = self._record = self._record or save_record(self.folder.records, kit.prepared.record)
                 state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity, record)
                 # What was told up to here must not be lost where the state that follows from it stands.
                 self.events.flush()
@@ -204,10 +205,20 @@ class Keeper:
         by_steps = bool(every) and self.ledger.place.step % every == 0
         return by_steps or time.monotonic() - self._state_clock > STATE_EVERY_S
 
-    def has_samples(self) -> bool:
-        """Whether every sample of the step that is done stands on the disk."""
-        step = self.ledger.place.step
-        return all(self._sample_path(step, index).is_file() for index in range(len(self.config.sampling.prompts)))
+    def samples_due(self, epoch_over: bool) -> bool:
+        """Whether samples belong to the step that is done, be it the last of its epoch or not."""
+        place, sampling = self.ledger.place, self.config.sampling
+        by_epoch = epoch_over and due(place.epoch, sampling.every_epochs)
+        return bool(sampling.prompts) and (due(place.step, sampling.every_steps) or by_epoch)
+
+    def samples_missing(self) -> bool:
+        """Whether the samples of where the run begins are not there, or not all: a stop ends drawing early."""
+        place, sampling = self.ledger.place, self.config.sampling
+        if place.step == 0:
+            return sampling.at_start and bool(sampling.prompts)
+        epoch_over = self.kit.prepared.order.ends_epoch(Turn(place.step, place.epoch, place.index - 1))
+        paths = (self._sample_path(place.step, index) for index in range(len(sampling.prompts)))
+        return self.samples_due(epoch_over) and not all(path.is_file() for path in paths)
 
     def _sample_path(self, step: int, index: int) -> Path:
         return self.folder.samples / f"step{step:06d}-{index:02d}.png"
@@ -247,3 +258,8 @@ class Keeper:
             yield
         finally:
             self.enter(before)
+
+
+def due(count: int, every: int) -> bool:
+    """Whether something done ``every`` so many is done at ``count``; 0 is never."""
+    return every > 0 and count % every == 0

@@ -63,7 +63,7 @@ def look_ahead(folder: RunFolder, config: RunConfig) -> Outlook:
     if table is None:
         return Outlook()
     place = table["place"]
-    record = load_record(folder.states, str(table.get("record", "")))
+    record = load_record(folder.records, str(table.get("record", "")))
     changes = compare(record, look(config, record)) if record is not None else _by_digest(config, table["identity"])
     edited = _edited_captions(folder, config, int(place["epoch"]))
     return Outlook(

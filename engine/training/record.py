@@ -1,8 +1,8 @@
 """What a run was made with, thing by thing, so that whoever resumes it can be told what is another now.
 
 A training state holds digests, which say that something changed; a record says what: every setting, each picture by
-its place, the model files, versions and device. It lies beside the states in a file named for its SHA-256, which the
-states name; so it is written once, not with every state. Torch-free: a screen reads it before anything is loaded.
+its place, the model files, versions and device. It lies in a file named for its SHA-256, which the states name; so it
+is written once, not with every state. Torch-free: a screen reads it before anything is loaded.
 """
 
 from __future__ import annotations
@@ -133,24 +133,24 @@ def place_of(config: RunConfig, path: Path) -> str:
     return f"0/{path}"
 
 
-def save_record(states: Path, record: Record) -> str:
-    """Write ``record`` beside the states unless it stands there; returns its name, the SHA-256 of its text.
+def save_record(records: Path, record: Record) -> str:
+    """Write ``record`` into the folder ``records`` unless it stands there; returns its name, the SHA-256 of its text.
 
     Raises:
         DiskError: it could not be written.
     """
     text = json.dumps({"format": FORMAT} | asdict(record), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    path = _path(states, digest)
-    if load_record(states, digest) is None:
+    path = _path(records, digest)
+    if load_record(records, digest) is None:
         atomic_write(path, text)
     return digest
 
 
-def load_record(states: Path, digest: str) -> Record | None:
+def load_record(records: Path, digest: str) -> Record | None:
     """The record of that name; None where it is gone or damaged, or of a later version."""
     try:
-        data = _path(states, digest).read_bytes() if digest.isalnum() else b""
+        data = _path(records, digest).read_bytes() if digest.isalnum() else b""
         if hashlib.sha256(data).hexdigest() != digest:
             return None
         table = json.loads(data)
@@ -169,5 +169,5 @@ def load_record(states: Path, digest: str) -> Record | None:
         return None
 
 
-def _path(states: Path, digest: str) -> Path:
-    return states / f"record-{digest[:16]}.json"
+def _path(records: Path, digest: str) -> Path:
+    return records / f"{digest[:16]}.json"

@@ -89,7 +89,7 @@ def test_every_difference_is_told_by_name_and_again_when_the_run_goes_on(run):
     assert told(resumed, Changed) == [one for one in found.values() if one.meaning != LATER]
     # What was told by name is not told again as a digest.
     assert not [log for log in told(resumed, Log) if "its course may differ" in log.text]
-    assert [path.name for path in run.states.glob("record-*.json")] != []
+    assert len(list(run.records.iterdir())) == 2
 
 
 def test_what_a_state_cannot_take_is_refused_before_and_in_the_run(run):
@@ -193,15 +193,15 @@ def test_a_record_is_kept_whole_or_not_at_all(tmp_path):
     empty = take_record(config, (), {})
     found = look(config, empty)
     assert len(found.pictures) == 5
-    name = save_record(tmp_path, found)
-    assert load_record(tmp_path, name) == found and save_record(tmp_path, found) == name
-    (path,) = tmp_path.glob("record-*.json")
+    name = save_record(tmp_path / "records", found)
+    assert load_record(tmp_path / "records", name) == found and save_record(tmp_path / "records", found) == name
+    (path,) = (tmp_path / "records").iterdir()
     whole = path.read_bytes()
     for place in range(0, len(whole), 97):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert load_record(tmp_path, name) is None
-    assert save_record(tmp_path, found) == name and load_record(tmp_path, name) == found
-    assert load_record(tmp_path, "../../etc/passwd") is load_record(tmp_path, "") is None
+        assert load_record(tmp_path / "records", name) is None
+    assert save_record(tmp_path / "records", found) == name and load_record(tmp_path / "records", name) == found
+    assert load_record(tmp_path / "records", "../../etc/passwd") is load_record(tmp_path / "records", "") is None
 
 
 def test_a_setting_that_came_later_counts_as_its_default(tmp_path):

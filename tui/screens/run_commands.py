@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textual import work
 from textual.screen import Screen
 
 from engine.commands import (
@@ -95,22 +93,19 @@ class RunCommands(Screen[None]):
         return ""
 
     def _start_chosen(self, choice: str | None) -> None:
+        from tui.screens.resume import resume_after_look
+
         run, config = self.workplace.run, self.workplace.config
         try:
             if choice == "resume" and run is not None and run.folder is not None:
-                self._resume(run.folder.root)
+                asked = resume_after_look(self, self.workplace, run.folder.root)
+                self.run_worker(asked, group="resume", exclusive=True)
             elif choice == "start" and config is not None:
                 self.workplace.begin(config)
             elif choice == "new":
                 self.action_new()
         except EngineError as err:
             self.app.show_error(err)
-
-    @work(exclusive=True, group="resume")
-    async def _resume(self, folder: Path) -> None:
-        from tui.screens.resume import resume_after_look
-
-        await resume_after_look(self, self.workplace, folder)
 
     def action_new(self) -> None:
         """Set up a run."""
