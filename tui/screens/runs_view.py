@@ -200,9 +200,6 @@ def _files(card: RunCard, work: Path) -> Content:
         lines.append(Content.styled(f"        and {hidden} before these", "$foreground-muted"))
     if not card.files:
         lines.append(Content.styled("no LoRA file yet", "$foreground-muted"))
-    if (step := card.summary.resumes_after) is not None:
-        where = f"after step {step}" if step else "from its start: no state was saved"
-        lines.append(Content.styled(f"r goes on with it {where}", "$foreground-muted"))
     if card.holder:
         lines.append(Content.styled(f"it is being trained, by the process {card.holder}", "$foreground-muted"))
     return Content("\n").join(lines)
