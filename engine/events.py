@@ -6,25 +6,30 @@ of them, so a JSON line replays to the same event, and a view folded from a file
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from engine.event_values import checked, hints_of
 from engine.events_memory import DiskTight as DiskTight
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
+from engine.events_memory import SteppedDown as SteppedDown
+from engine.events_steps import CheckpointSaved as CheckpointSaved
+from engine.events_steps import EpochDone as EpochDone
+from engine.events_steps import SampleSaved as SampleSaved
+from engine.events_steps import StepDone as StepDone
 from engine.files import disk_error, open_to_read
-from engine.line_file import LineFile
+from engine.line_file import LineFile, flush_descriptor
 from engine.sealed import sealed, unsealed
 
 RING_SIZE = 20_000
@@ -47,6 +52,26 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """Something is not as it was when the state was saved that a run goes on from.
+
+    ``meaning`` is "refused" (it cannot go on with it), "course" (what it learns changes), "later" (it counts from a
+    later epoch), "rounding", "length", "speed" or "saved" (what is written and shown); ``name`` says what, a setting
+    by its dotted name.
+    """
+
+    meaning: str
+    name: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """In one line."""
+        sides = [side for side in (self.before, self.after) if side]
+        return f"{self.name}: {' -> '.join(sides)}"
+
+
+@dataclass(frozen=True)
 class StateChanged:
     """The run entered a state; ``reason`` says why in a few words."""
 
@@ -62,80 +87,6 @@ class Progress:
     done: int
     total: int
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """One optimizer step. ``loss`` belongs to this step; times in seconds; step and epoch count from 1.
-
-    ``model_s`` is forward and backward together. ``stall_s`` is the part of them in which the device waited for
-    weights or activations on their way from the host, ``moved_mb`` what was copied between host and device in
-    1e6 bytes, ``tokens`` what the transformer saw, text and image. Files of earlier versions lack these.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    lr: float
-    grad_norm: float
-    step_s: float
-    data_s: float
-    model_s: float
-    optimizer_s: float
-    forward_s: float = 0.0
-    backward_s: float = 0.0
-    stall_s: float = 0.0
-    tokens: int = 0
-    moved_mb: float = 0.0
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    """An epoch is complete; ``loss`` is the mean over its steps."""
-
-    epoch: int
-    step: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class CheckpointSaved:
-    """A LoRA file stands on disk; ``kind`` is "epoch", "step", "manual", "stop" or "final"."""
-
-    path: str
-    step: int
-    epoch: int
-    kind: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class SampleSaved:
-    """A sample picture stands on disk."""
-
-    path: str
-    step: int
-    epoch: int
-    index: int
-    prompt: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class SteppedDown:
-    """Memory ran out, and a setting was changed so that the run goes on; no step is lost or made twice.
-
-    ``stage`` is "loading", "probing", "training" or "sampling"; ``step`` the optimizer step that is done
-    again, or the last one done where it was none. ``setting`` is what was changed, from ``before`` to ``after``
-    ("empty_cache" with both empty: memory that torch kept was given back). ``reason`` is what torch said.
-    """
-
-    stage: str
-    step: int
-    setting: str
-    before: str
-    after: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -187,6 +138,7 @@ class RunDone:
 
 Event = (
     RunStarted
+    | Changed
     | StateChanged
     | Progress
     | StepDone
@@ -210,7 +162,7 @@ Event = (
 EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        RunStarted, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
+        RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
         MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StopPlanned, CaptionsTaken, Log, RunFailed,
         RunDone,
     )
@@ -243,31 +195,11 @@ def entry_from_json(line: str) -> Entry:
     if not isinstance(name, str) or name not in EVENT_TYPES:
         raise ValueError("not an event line")
     kind = EVENT_TYPES[name]
-    values = {key: _value(hint, record[key]) for key, hint in _hints(kind).items() if key in record}
+    values = {key: checked(hint, record[key]) for key, hint in hints_of(kind).items() if key in record}
     try:
-        return Entry(_value(int, record["seq"]), _value(float, record["time"]), kind(**values))
+        return Entry(checked(int, record["seq"]), checked(float, record["time"]), kind(**values))
     except (KeyError, TypeError) as err:
         raise ValueError(f"an incomplete {name} event") from err
-
-
-_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
-_LARGEST = 2**53  # nothing that is counted comes near; beyond it floats and arrays lose whole numbers
-
-
-def _value(hint: Any, value: Any) -> Any:
-    """A value of the type that an event's field has: files come from anybody, and screens believe events.
-
-    Raises:
-        ValueError: it is of another type.
-    """
-    # JSON knows no tuples; an event holds no lists.
-    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if hint is float and type(value) in (int, float) and not _LARGEST < abs(value) < math.inf:
-        return float(value)
-    if type(value) is hint and (hint is not int or abs(value) <= _LARGEST):
-        return value
-    raise ValueError(f"no {getattr(hint, '__name__', hint)}: {str(value)[:40]}")
 
 
 class EventLog:
@@ -341,6 +273,16 @@ class EventLog:
             newest = [entry for _, entry in zip(range(missing), reversed(self._ring), strict=False)]
         return newest[::-1]
 
+    def flush(self) -> None:
+        """Wait until all that was told is on the disk, holding up no writer; failing is :attr:`write_error`."""
+        try:
+            with self._lock:
+                copy = self._file.duplicate() if self._file is not None else None
+            if copy is not None:
+                flush_descriptor(copy)
+        except OSError as err:
+            self.write_error = err
+
     def close(self) -> None:
         """Close the file; the ring stays readable."""
         with self._lock:
@@ -385,27 +327,27 @@ def last_entry(path: Path) -> LogTail:
     if not path.exists():
         return LogTail(0, False)
     with open_to_read(path) as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 65_536))
-        lines = file.read().split(b"\n")
-    torn = lines[-1] != b""
-    for line in reversed(lines[:-1]):
-        try:
-            return LogTail(entry_from_json(line.decode()).seq, torn)
-        except ValueError:
-            continue
-    return LogTail(0, torn)
+        size, back = file.seek(0, 2), 65_536
+        while True:
+            file.seek(max(0, size - back))
+            lines = file.read().split(b"\n")
+            for line in reversed(lines):  # the last one may lack no more than its end
+                with contextlib.suppress(ValueError):
+                    return LogTail(entry_from_json(line.decode()).seq, lines[-1] != b"")
+            if back >= size:
+                return LogTail(0, lines[-1] != b"")
+            back *= 8
 
 
-def replay(path: Path) -> Iterator[Entry]:
-    """Yield every whole event line of a file; torn or foreign lines are passed over.
+def replay(path: Path, *only: type[Event]) -> Iterator[Entry]:
+    """Yield every whole event line of a file, or those of the kinds ``only``; torn or foreign lines are passed over.
 
     Raises:
         OSError: the file cannot be read.
     """
+    names = [f'"type": "{kind.__name__}"'.encode() for kind in only] or [b""]
     with open_to_read(path) as file:
         while line := file.readline(_LONGEST_LINE):  # pieces of a longer one are no events
-            try:
-                yield entry_from_json(line.decode("utf-8", "replace"))
-            except ValueError:
-                continue
+            if any(name in line for name in names):
+                with contextlib.suppress(ValueError):
+                    yield entry_from_json(line.decode("utf-8", "replace"))

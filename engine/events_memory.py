@@ -104,3 +104,20 @@ class DiskTight:
     save_gb: float
     removable: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SteppedDown:
+    """Memory ran out, and a setting was changed so that the run goes on; no step is lost or made twice.
+
+    ``stage`` is "loading", "probing", "training" or "sampling"; ``step`` the optimizer step that is done
+    again, or the last one done where it was none. ``setting`` is what was changed, from ``before`` to ``after``
+    ("empty_cache" with both empty: memory that torch kept was given back). ``reason`` is what torch said.
+    """
+
+    stage: str
+    step: int
+    setting: str
+    before: str
+    after: str
+    reason: str

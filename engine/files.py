@@ -287,6 +287,11 @@ class RunFolder:
         return self.root / "state"
 
     @property
+    def records(self) -> Path:
+        """What the run was made with, for each time that it changed."""
+        return self.root / "records"
+
+    @property
     def products(self) -> Path:
         """Which products of an 8-bit base run in 8 bit."""
         return self.root / "products.json"

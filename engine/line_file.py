@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from engine.files import opened_here
@@ -50,6 +51,14 @@ class LineFile:
         else:
             self.error = None
 
+    def duplicate(self) -> int:
+        """Another descriptor of the file, the caller's to close.
+
+        Raises:
+            OSError: there is no room for one.
+        """
+        return os.dup(self._file.fileno())
+
     def close(self) -> None:
         """Write what is kept, as far as it goes, and close the file."""
         self.write()
@@ -57,3 +66,15 @@ class LineFile:
             self._file.close()
         except OSError as err:
             self.error = err
+
+
+def flush_descriptor(file: int) -> None:
+    """Wait until a file's contents are on the disk, and close this descriptor of it.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

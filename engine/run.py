@@ -35,9 +35,11 @@ from engine.files import (
 from engine.hardware.monitor import MemorySampler
 from engine.locks import lock_folder
 from engine.text import safe_text
+from engine.training.generations import next_step
 
 if TYPE_CHECKING:
     from engine.trainer import Outcome
+    from engine.training.outlook import Outlook as Outlook
 
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""
@@ -212,6 +214,25 @@ def open_run(folder: Path) -> Run:
             "`kiln runs` lists the runs of the folder `runs`; name one of their folders.",
         )
     return Run(load_config(place.config), resume_from=place.root)
+
+
+def last_saved_step(folder: RunFolder) -> int:
+    """The step that the newest training state is named for, 0 without one; whether it is whole is not looked at."""
+    return next_step(folder.states) - 1
+
+
+def outlook(folder: Path) -> Outlook:
+    """What resuming the run in ``folder`` would do; nothing is changed. Reads the disk: not for a thread that draws.
+
+    Raises:
+        EngineError: of the kind of what stands in the way, see :func:`engine.training.outlook.look_ahead`; a
+            RunError where the folder holds no run.
+    """
+    from engine.training.outlook import look_ahead
+
+    run = open_run(folder)
+    assert run.folder is not None
+    return look_ahead(run.folder, run.config)
 
 
 @contextlib.contextmanager

@@ -21,10 +21,11 @@ from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
-from engine.training.checkpoint import Place, generations, load_newest, next_step
+from engine.training.checkpoint import Place, load_newest
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
-from engine.training.keeper import Keeper
+from engine.training.generations import generations, next_step
+from engine.training.keeper import Keeper, due
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
@@ -99,7 +100,7 @@ class Trainer:
                 place = state.place if state else Place()
                 return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
             self.ledger.start(self.ledger.place)
-            if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
+            if self.keeper.samples_missing():
                 self.patience.persist(self.keeper.sample)
             self.enter("training")
             try:
@@ -121,6 +122,7 @@ class Trainer:
         """Make everything a loop needs; what has to be closed again, however the run ends, goes to ``made``."""
         config, events = self.config, self.events
         self.enter("preparing")
+        self.control.take_up_plan(self.folder.events)
         base = check_base(config)
         compute = self.compute = compute_for(config)
         self.enter("caching")
@@ -208,7 +210,10 @@ class Trainer:
     def _loop(self) -> bool:
         """Every step that is left; True if the user ended the run."""
         order = self.kit.prepared.order
+        self._agree()
         for turn in order.turns(after=self.ledger.place.step):
+            if turn.index == 0 and self.control.stop_due(turn.epoch - 1):
+                return True  # broken off between the end of the epoch and that of the run
             self.control.epoch = turn.epoch
             if self._obey() or (turn.index == 0 and turn.epoch > 1 and self._take_captions(turn.epoch)):
                 return True
@@ -340,14 +345,13 @@ class Trainer:
 
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
-        place, saving, sampling = self.ledger.place, self.config.saving, self.config.sampling
-        drawn = _due(place.step, sampling.every_steps) or (epoch_over and _due(place.epoch, sampling.every_epochs))
-        if drawn and sampling.prompts:
+        place, saving = self.ledger.place, self.config.saving
+        if self.keeper.samples_due(epoch_over):
             self.patience.persist(self.keeper.sample)
         # Saving comes last: a state says that everything of its step is done.
-        if epoch_over and _due(place.epoch, saving.every_epochs):
+        if epoch_over and due(place.epoch, saving.every_epochs):
             self.patience.persist(lambda: self.keeper.save("epoch"))
-        elif _due(place.step, saving.every_steps):
+        elif due(place.step, saving.every_steps):
             self.patience.persist(lambda: self.keeper.save("step"))
         elif self.keeper.state_due():
             self.patience.persist(lambda: self.keeper.save_state(wait=False))
@@ -358,7 +362,3 @@ class Trainer:
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)
-
-
-def _due(count: int, every: int) -> bool:
-    return every > 0 and count % every == 0

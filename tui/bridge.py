@@ -14,6 +14,7 @@ from typing import Protocol
 from engine.commands import Command
 from engine.events import (
     CaptionsTaken,
+    Changed,
     CheckpointSaved,
     DiskTight,
     Entry,
@@ -59,6 +60,7 @@ _TOPICS: dict[type[object], frozenset[str]] = {
     Progress: frozenset({"stage"}),
     CaptionsTaken: frozenset({"captions", "log"}),
     Log: frozenset({"log"}),
+    Changed: frozenset({"log"}),
     StopPlanned: frozenset({"state", "log"}),
     StateChanged: frozenset({"state", "stage", "log"}),
     RunStarted: ALL_TOPICS,

@@ -17,6 +17,7 @@ from statistics import fmean, median
 
 from engine.events import (
     CaptionsTaken,
+    Changed,
     CheckpointSaved,
     DiskTight,
     Entry,
@@ -301,6 +302,10 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
     view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
     view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
     view.samples = [sample for sample in view.samples if sample.step <= after]
+    if view.last_step is not None and view.last_step.step > after:
+        view.last_step = None
+        ended = view.epoch_marks[-1] if view.epoch_marks else None
+        view.epoch = ended.epoch + (ended.step < after) if ended is not None else min(after, 1)
     how = f"resumed at step {after}" if after else f"{event.images} pictures, {event.steps} steps"
     _log(view, at, "info", f"run {event.name}: {how}")
 
@@ -323,8 +328,9 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         view.checkpoints.append(event)
         _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
     elif isinstance(event, SampleSaved):
-        # A step that is done again draws its pictures again, into the same files.
-        view.samples = [*(sample for sample in view.samples if sample.path != event.path), event]
+        # A step that is done again draws its pictures again, into the same files; the folder may have moved.
+        place = event.step, event.index
+        view.samples = [*(one for one in view.samples if (one.step, one.index) != place), event]
         _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
     elif isinstance(event, SteppedDown):
         view.stepped_down.append(event)  # the log has it in words of its own
@@ -336,6 +342,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         _log(view, at, "info", _taken_text(event))
     elif isinstance(event, Log):
         _log(view, at, event.level, event.text)
+    elif isinstance(event, Changed):
+        _log(view, at, "warning" if event.meaning == "course" else "info", f"changed since the last state: {event}")
     elif isinstance(event, Probed):
         view.probed, view.foreseen = event, None
     elif isinstance(event, Foreseen):

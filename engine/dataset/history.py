@@ -76,22 +76,34 @@ def load_history(path: Path) -> CaptionHistory:
     Raises:
         DiskError: the file cannot be read or cut.
     """
+    history = read_history(path)
+    try:
+        if path.exists() and path.stat().st_size > history.whole:
+            os.truncate(path, history.whole)
+    except OSError as err:
+        raise disk_error(err, path) from err
+    return history
+
+
+def read_history(path: Path) -> CaptionHistory:
+    """A run's history without changing its file.
+
+    Raises:
+        DiskError: the file cannot be read.
+    """
     history = CaptionHistory(path)
     try:
         data = path.read_bytes() if path.exists() else b""
-        whole = 0
-        for line in data.splitlines(keepends=True):
-            found = _parsed(line)
-            if found is None:
-                history.damaged = data.count(b"\n", whole)
-                os.truncate(path, whole)
-                break
-            epoch, texts = found
-            history.epochs.setdefault(epoch, {}).update(texts)
-            whole += len(line)
-        history.whole = whole
     except OSError as err:
         raise disk_error(err, path) from err
+    for line in data.splitlines(keepends=True):
+        found = _parsed(line)
+        if found is None:
+            history.damaged = data.count(b"\n", history.whole)
+            break
+        epoch, texts = found
+        history.epochs.setdefault(epoch, {}).update(texts)
+        history.whole += len(line)
     return history
 
 

@@ -95,6 +95,11 @@ class Writer:
         self._work = work
         self._pending = self._executor.submit(work)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._pending is None or self._pending.done()
+
     def check(self) -> None:
         """Raise what the work raised if it has ended; waits only for work that is done again."""
         if self._refused or (self._pending is not None and self._pending.done()):

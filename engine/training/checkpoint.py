@@ -22,13 +22,11 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from engine.errors import DiskError, ModelFileError, RunError
+from engine.errors import DiskError, ModelFileError
 from engine.files import atomic_path, atomic_write, disk_error, flush
 from engine.models.header import parse_header
 from engine.text import safe_text
-
-FORMAT = 2
-"""2: the optimizer's tensors are those of flat storage; 1 had one for each matrix."""
+from engine.training.generations import FORMAT, Generation, discard, folder_name, generations, read_newest
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,8 @@ class TrainingState:
         lora: adapter weights by module name, float32.
         optimizer: the optimizer's tensors.
         optimizer_json: the optimizer's plain values.
-        identity: what must not have changed on resume (dataset, base model, settings), by name.
+        identity: digests of what must not have changed on resume (dataset, base model, settings), by name.
+        record: which :class:`engine.training.record.Record` says what stands behind them; "" for a state of before.
     """
 
     place: Place
@@ -67,6 +66,7 @@ class TrainingState:
     optimizer: dict[str, Tensor]
     optimizer_json: dict[str, Any]
     identity: dict[str, str]
+    record: str = ""
 
 
 def save_state(states: Path, state: TrainingState, keep: int) -> Path:
@@ -75,7 +75,7 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
     Raises:
         DiskError: it could not be written; every earlier generation stands.
     """
-    final = states / _folder_name(state.place.step)
+    final = states / folder_name(state.place.step)
     part = states / f".{final.name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -85,6 +85,7 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
             "place": asdict(state.place),
             "optimizer": state.optimizer_json,
             "identity": state.identity,
+            "record": state.record,
             "torch": torch.__version__,
         }
         contents: dict[str, Iterable[bytes | memoryview]] = {
@@ -108,41 +109,6 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
     return final
 
 
-def discard(folder: Path) -> None:
-    """Remove a generation so that none is left that looks whole, even where that breaks off half-way.
-
-    Raises:
-        OSError: the disk refuses; what is left is swept later.
-    """
-    going = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(going, ignore_errors=True)  # what an earlier attempt left; where it still stands the rename says so
-    os.rename(folder, going)
-    shutil.rmtree(going)
-
-
-def sweep(states: Path) -> None:
-    """Clear up what a kill left half-done; only for the holder of the run's lock."""
-    for old in states.glob(".step-*.old"):
-        final = states / old.name.removeprefix(".").removesuffix(".old")
-        if not final.exists():  # killed between the two renames of a replacement
-            os.rename(old, final)
-        shutil.rmtree(old, ignore_errors=True)
-    for part in states.glob(".step-*.part"):
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def generations(states: Path) -> list[Path]:
-    """Complete-looking generations, newest first."""
-    return sorted((p for p in states.glob("step-*") if p.is_dir()), reverse=True)
-
-
-def next_step(states: Path) -> int:
-    """The step after the newest generation's, by its name alone: a damaged one may have a run begin earlier."""
-    newest = next(iter(generations(states)), None)
-    number = newest.name.removeprefix("step-") if newest is not None else ""
-    return int(number) + 1 if number.isdecimal() else 1
-
-
 def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
     """The newest generation that verifies, and a line for each damaged one passed over on the way.
 
@@ -153,50 +119,22 @@ def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
         RunError: generations stand there but none verifies, or the newest that does is of another version; starting
             over silently would lose the work.
     """
-    damaged: list[str] = []
-    for folder in generations(states):
-        try:
-            return _load(folder), damaged
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as err:
-            damaged.append(safe_text(f"{folder.name}: {err}", 500))
-    if damaged:
-        raise RunError(
-            "No training state can be read",
-            f"in {safe_text(states)}: " + "; ".join(damaged),
-            "The LoRA files saved so far are intact. Train on from one with lora.resume_from in a new run.",
-        )
-    return None, []
+    return read_newest(states, _parsed)
 
 
-def _load(folder: Path) -> TrainingState:
-    manifest = json.loads((folder / "MANIFEST.json").read_bytes())
-    contents: dict[str, bytes] = {}
-    for name in ("lora.safetensors", "optimizer.safetensors", "state.json"):
-        data = (folder / name).read_bytes()
-        if len(data) != manifest[name]["size"] or _sha256(data) != manifest[name]["sha256"]:
-            raise ValueError(f"{name} does not match its checksum")
-        contents[name] = data
-    record = json.loads(contents["state.json"])
-    if record["format"] != FORMAT:
-        raise RunError(
-            "The training state was saved by another version",
-            f"{safe_text(folder)} is in format {safe_text(record['format'], 40)}, this version reads {FORMAT}",
-            "Finish it with the version that began it, or begin a new run from its LoRA with lora.resume_from.",
-        )
-    place = _place(record["place"])
-    if folder.name != _folder_name(place.step):
+def _parsed(generation: Generation) -> TrainingState:
+    table, contents = generation.table, generation.contents
+    place = _place(table["place"])
+    if generation.folder.name != folder_name(place.step):
         raise ValueError(f"it is the state of step {place.step}, under another's name")
     return TrainingState(
         place=place,
-        lora=_tensors(folder / "lora.safetensors", contents["lora.safetensors"]),
-        optimizer=_tensors(folder / "optimizer.safetensors", contents["optimizer.safetensors"]),
-        optimizer_json=_of_kind(dict, record["optimizer"]),
-        identity={str(name): str(digest) for name, digest in record["identity"].items()},
+        lora=_tensors(generation.folder / "lora.safetensors", contents["lora.safetensors"]),
+        optimizer=_tensors(generation.folder / "optimizer.safetensors", contents["optimizer.safetensors"]),
+        optimizer_json=_of_kind(dict, table["optimizer"]),
+        identity={str(name): str(digest) for name, digest in table["identity"].items()},
+        record=_of_kind(str, table.get("record", "")),
     )
-
-
-def _folder_name(step: int) -> str:
-    return f"step-{step:08d}"
 
 
 def _place(record: dict[str, Any]) -> Place:
@@ -281,7 +219,3 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     yield len(text).to_bytes(8, "little") + text
     for name in order:
         yield tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

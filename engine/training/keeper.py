@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
+from engine.batches import Turn
 from engine.config import RunConfig
 from engine.errors import DiskError, EngineError, RunError
 from engine.events import EventLog, Log
@@ -16,6 +18,7 @@ from engine.files import RunFolder
 from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
+from engine.training.changes import compare, refusal, unexplained
 from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
 from engine.training.export import Export, plan_export
 from engine.training.kit import Kit
@@ -23,6 +26,7 @@ from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
+from engine.training.record import load_record, save_record
 from engine.training.room import Room, SaveSize, sweep_folder, tree_bytes
 
 STATE_EVERY_S = 300.0
@@ -65,6 +69,7 @@ class Keeper:
         self._state_clock = time.monotonic()
         self._saved_step = -1
         self._ended = False
+        self._record = ""
 
     def restore(self) -> None:
         """Take up the newest state that verifies, if there is one.
@@ -93,7 +98,13 @@ class Keeper:
                 f"{self.config.model.transformer} differs from the file this run was trained on",
                 "Put the old file back, or start a new run with lora.resume_from.",
             )
-        for name in changed:
+        before = load_record(self.folder.records, state.record)
+        found = compare(before, self.kit.prepared.record) if before is not None else []
+        if (refused := refusal(found)) is not None:
+            raise refused
+        for change in found:
+            self.events.append(change)
+        for name in unexplained(changed, found):
             self.events.append(Log("warning", f"The {name} changed since the run stopped: its course may differ"))
 
     def save(self, kind: str) -> None:
@@ -186,7 +197,10 @@ class Keeper:
                 size = replace(size, lora=sum(export.standing.values()))
             if with_state:
                 optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
-                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity)
+                record = self._record = self._record or save_record(self.folder.records, kit.prepared.record)
+                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity, record)
+                # What was told up to here must not be lost where the state that follows from it stands.
+                self.events.flush()
                 written = save_state(self.folder.states, state, self.config.saving.keep_states)
                 size = replace(size, state=tree_bytes(written))
             self.room.size = size
@@ -211,6 +225,24 @@ class Keeper:
         by_steps = bool(every) and self.ledger.place.step % every == 0
         return by_steps or time.monotonic() - self._state_clock > STATE_EVERY_S
 
+    def samples_due(self, epoch_over: bool) -> bool:
+        """Whether samples belong to the step that is done, be it the last of its epoch or not."""
+        place, sampling = self.ledger.place, self.config.sampling
+        by_epoch = epoch_over and due(place.epoch, sampling.every_epochs)
+        return bool(sampling.prompts) and (due(place.step, sampling.every_steps) or by_epoch)
+
+    def samples_missing(self) -> bool:
+        """Whether the samples of where the run begins are not there, or not all: a stop ends drawing early."""
+        place, sampling = self.ledger.place, self.config.sampling
+        if place.step == 0:
+            return sampling.at_start and bool(sampling.prompts)
+        epoch_over = self.kit.prepared.order.ends_epoch(Turn(place.step, place.epoch, place.index - 1))
+        paths = (self._sample_path(place.step, index) for index in range(len(sampling.prompts)))
+        return self.samples_due(epoch_over) and not all(path.is_file() for path in paths)
+
+    def _sample_path(self, step: int, index: int) -> Path:
+        return self.folder.samples / f"step{step:06d}-{index:02d}.png"
+
     def sample(self) -> None:
         """Draw the sample prompts with the adapter as it stands.
 
@@ -226,13 +258,13 @@ class Keeper:
             return
         self.room.require_folder()
         place = self.ledger.snapshot()
-        folder, extra = self.folder.samples, {"step": place.step, "epoch": place.epoch}
+        extra = {"step": place.step, "epoch": place.epoch}
         try:
             with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
                 self.kit.painter.draw(
                     self.kit.transformer,
                     self.config.sampling.prompts,
-                    lambda index, _: folder / f"step{place.step:06d}-{index:02d}.png",
+                    lambda index, _: self._sample_path(place.step, index),
                     extra,
                     place.step,
                     place.epoch,
@@ -250,3 +282,8 @@ class Keeper:
             yield
         finally:
             self.enter(before)
+
+
+def due(count: int, every: int) -> bool:
+    """Whether something done ``every`` so many is done at ``count``; 0 is never."""
+    return every > 0 and count % every == 0

@@ -19,7 +19,7 @@ from engine.events import DiskTight, EventLog, Log
 from engine.files import RunFolder, disk_error, free_bytes, is_held
 from engine.hardware.disks import network_type
 from engine.text import safe_text
-from engine.training.checkpoint import discard, generations, sweep
+from engine.training.generations import discard, generations, sweep
 
 SLACK = 2**20
 """Bytes that a save may take beyond its files: folders, events, the file system's own."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import line_file
 from engine.errors import DiskFull
 from engine.events import (
     EVENT_TYPES,

@@ -20,7 +20,8 @@ from engine.memory.pinned import HostPool
 from engine.run import Run, open_run
 from engine.training import keeper as keeping
 from engine.training.background import Snapshots, Writer
-from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
+from engine.training.generations import generations
 
 
 def test_a_copy_keeps_what_stood() -> None:

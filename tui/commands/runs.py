@@ -81,7 +81,7 @@ def _places(args: argparse.Namespace) -> list[Path]:
 
 def table(found: list[RunSummary]) -> str:
     """The runs as aligned columns."""
-    rows: list[tuple[str, ...]] = [("NAME", "STATE", "EPOCH", "STEP", "LOSS", "TIME", "LORA FILES")]
+    rows: list[tuple[str, ...]] = [("NAME", "STATE", "EPOCH", "STEP", "LOSS", "TIME", "RESUMES", "LORA FILES")]
     rows += [_row(item) for item in found]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -99,8 +99,16 @@ def _row(item: RunSummary) -> tuple[str, ...]:
         f"{item.step}/{item.steps}",
         "-" if item.loss is None else f"{item.loss:.4f}",
         duration(item.elapsed_s),
+        _resumes(item),
         files,
     )
+
+
+def _resumes(item: RunSummary) -> str:
+    """From where `kiln resume` goes on."""
+    if item.resumes_after is None:
+        return "-"
+    return f"after {item.resumes_after}" if item.resumes_after else "anew"
 
 
 def _show(folder: Path, as_json: bool) -> int:

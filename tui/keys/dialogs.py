@@ -26,6 +26,10 @@ ERROR_KEYS: tuple[Key, ...] = (
     _key("error.guide", "question_mark,f1", "guide", "Open the guide to trouble, where it tells of it", "Errors"),
 )
 
+CHANGES_KEYS: tuple[Key, ...] = (
+    _key("changes.accept", "enter", "accept", "Go on with the run as it is now", "Changes since"),
+)
+
 HELP_KEYS: tuple[Key, ...] = (
     _key("help.close", "q,question_mark,f1", "close", "Close the help", "Help"),
     _key("help.keys", "1", "page(1)", "What works here", "Help"),

@@ -93,10 +93,13 @@ class RunCommands(Screen[None]):
         return ""
 
     def _start_chosen(self, choice: str | None) -> None:
+        from tui.screens.resume import resume_after_look
+
         run, config = self.workplace.run, self.workplace.config
         try:
             if choice == "resume" and run is not None and run.folder is not None:
-                self.workplace.resume(run.folder.root)
+                asked = resume_after_look(self, self.workplace, run.folder.root)
+                self.run_worker(asked, group="resume", exclusive=True)
             elif choice == "start" and config is not None:
                 self.workplace.begin(config)
             elif choice == "new":
