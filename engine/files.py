@@ -2,7 +2,8 @@
 
 A file is written beside its target under a short random name, flushed to the disk, renamed over the target, and
 the folder is flushed too; so a reader sees the old file or the new one, whatever happens in between. No file that
-may be mapped is ever changed in place.
+may be mapped is ever changed in place. Who writes holds its temporary file (flock), so what a kill left is known
+and cleared up by the next process that writes there.
 """
 
 from __future__ import annotations
@@ -58,18 +59,22 @@ def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it replaces the target durably, else it is removed.
 
     The result has the permissions ``mode``, or those of an ordinary new file (0666 less the umask), whatever wrote
-    it.
+    it. The temporary file stands there already, empty.
 
     Raises:
         DiskError: the write, flush or rename failed. The target is as it was.
     """
     temp = target.parent / f".{secrets.token_hex(6)}.part"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temp
-        flush(temp)
-        os.chmod(temp, 0o666 & ~_umask() if mode is None else mode)
-        os.replace(temp, target)
+        _make_folder(target.parent)
+        if target.parent not in _cleared:
+            _cleared.add(target.parent)
+            clear_up(target.parent)
+        with _held(temp):
+            yield temp
+            flush(temp)
+            os.chmod(temp, 0o666 & ~_umask() if mode is None else mode)
+            os.replace(temp, target)
         flush(target.parent)
     except BaseException as err:
         # What stopped the write may stop the clean-up too; the first error is the one to tell.
@@ -97,6 +102,50 @@ def flush(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+_TEMP = re.compile(r"\.[0-9a-f]{12}\.part")
+_cleared: set[Path] = set()
+"""Folders that this process has cleared up: what it leaves itself it removes."""
+
+
+@contextlib.contextmanager
+def _held(temp: Path) -> Iterator[None]:
+    """Make ``temp`` and hold it, so that nobody takes it for what a kill left."""
+    fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with contextlib.suppress(OSError):  # some network disks know no locks
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def clear_up(folder: Path) -> int:
+    """Remove the temporary files that killed writers left in ``folder``; returns how many."""
+    cleared = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for path in [entry.path for entry in entries if _TEMP.fullmatch(entry.name)]:
+            # Gone meanwhile, held by a living writer, or not ours to remove: none of these is in anyone's way.
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+                cleared += 1
+    return cleared
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it; all of it stands on the disk then."""
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        if folder.is_dir():
+            return
+        raise
+    flush(folder.parent)
 
 
 def is_held(lock: Path) -> bool:
@@ -225,12 +274,13 @@ def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
     """
     base = slug(name)
     try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
+        _make_folder(runs_dir)
         for root in _candidates(runs_dir, base):
             with contextlib.suppress(FileExistsError):
                 root.mkdir()
                 (root / "samples").mkdir()
                 (root / "state").mkdir()
+                flush(runs_dir)
                 return RunFolder(root)
     except OSError as err:
         raise disk_error(err, runs_dir) from err

@@ -11,7 +11,7 @@ import torch
 from engine.config import RunConfig
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log
-from engine.files import RunFolder
+from engine.files import RunFolder, clear_up
 from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
@@ -67,8 +67,8 @@ class Keeper:
             RunError: no state verifies although there are some, or the base model is another one.
         """
         sweep(self.folder.states)
-        for left in self.folder.root.glob(".*.part"):
-            left.unlink(missing_ok=True)
+        for place in (self.folder.root, self.folder.samples):
+            clear_up(place)
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))

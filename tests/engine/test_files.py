@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DiskError
-from engine.files import RunFolder, atomic_path, atomic_write, create_run_folder, disk_error, is_held, slug
+from engine.files import (
+    RunFolder,
+    atomic_path,
+    atomic_write,
+    clear_up,
+    create_run_folder,
+    disk_error,
+    is_held,
+    slug,
+)
 
 
 def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path):
@@ -97,3 +108,36 @@ def test_whether_a_lock_is_held_can_be_seen(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         assert is_held(lock)
     assert not is_held(lock)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from engine.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as temp:
+    temp.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_when_the_folder_is_first_written_to(tmp_path):
+    target = tmp_path / "a"
+    subprocess.run([sys.executable, "-c", _KILLED, target], check=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    others = tmp_path / ".others.part"
+    others.write_bytes(b"not ours")
+    with atomic_path(target) as temp:
+        temp.write_bytes(b"whole")
+        assert clear_up(tmp_path) == 0  # its writer lives
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".others.part", "a"]
+    assert clear_up(tmp_path / "none") == 0
+
+
+def test_a_folder_stands_on_the_disk_before_anything_in_it_is_promised(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr("engine.files.flush", lambda path: flushed.append(path))
+    atomic_write(tmp_path / "new" / "newer" / "a", b"x")
+    assert flushed[:2] == [tmp_path, tmp_path / "new"] and flushed[-1] == tmp_path / "new" / "newer"
+    del flushed[:]
+    folder = create_run_folder(tmp_path / "runs", "test")
+    assert flushed == [tmp_path, tmp_path / "runs"] and folder.states.is_dir()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from test_memory_load import Rooms, same_blocks
 
 import engine.memory.packed_copy as packed_copy
+from engine.files import clear_up
 from engine.memory.frozen import block_tensors
 from engine.memory.load import LoadedBase, load_base
 from engine.models.header import read_header
@@ -216,7 +217,7 @@ def test_a_kill_half_way_leaves_no_copy_and_no_litter(tmp_path: Path) -> None:
     assert child.stdout.readline() == "half way\n"
     folder = tmp_path / "cache" / "base"
     assert [path.suffix for path in folder.iterdir()] == [".part"]
-    assert packed_copy.sweep(folder) == 0  # its writer lives
+    assert clear_up(folder) == 0  # its writer lives
     child.send_signal(signal.SIGKILL)
     child.wait(10)
     child.stdout.close()
