@@ -56,6 +56,8 @@ class CaptionHistory:
                     file.write(line.encode("ascii"))
                 if texts:  # the line of an epoch without news may be lost with the machine: nothing hangs on it
                     flush(self.path)
+                if not self.epochs:  # the file is new: its name must stand, too
+                    flush(self.path.parent)
             except OSError as err:
                 raise disk_error(err, self.path) from err
         self.epochs.setdefault(epoch, {}).update(texts)
