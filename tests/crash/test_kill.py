@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from engine.config_file import save_config
 from engine.run import open_run
 
-QUICK = {"settings": 5, "captions": 6, "cache": 3, "train": 6}
+QUICK = {"settings": 5, "captions": 6, "train": 9}
 """Kills in the gate, by scenario: by their own hand only, for those fall alike on every machine."""
 
 POINTS = {"train": 90, "edited": 30, "cache": 40, "sample": 20, "captions": 40, "settings": 20}
@@ -39,7 +39,12 @@ def whole(kills: dict[str, int], clock: bool) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "clock"), [pytest.param(QUICK, False, id="quick"), *whole(POINTS, False), *whole(CLOCK, True)]
+    ("kills", "clock"),
+    [
+        pytest.param(QUICK, False, id="quick", marks=pytest.mark.timeout(900)),
+        *whole(POINTS, False),
+        *whole(CLOCK, True),
+    ],
 )
 def test_killed_anywhere_it_goes_on_as_if_nothing_had_been(
     zygote: Zygote, kills: dict[str, int], clock: bool

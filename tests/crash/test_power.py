@@ -81,7 +81,7 @@ def recorded(zygote: Zygote) -> tuple[Path, Path, list[Change]]:
 @pytest.mark.parametrize(
     ("count", "resumed"),
     [
-        pytest.param(10, 0, id="quick"),
+        pytest.param(10, 0, id="quick", marks=pytest.mark.timeout(900)),
         pytest.param(CRASHES, RESUMED, id="whole", marks=[pytest.mark.crash, pytest.mark.timeout(3000)]),
     ],
 )

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CHILD_LIMIT_S = 120.0
+CHILD_LIMIT_S = 240.0
 """A child that has not ended by then hangs: it is killed, and the reply says so."""
 
 Note = Callable[..., None]
