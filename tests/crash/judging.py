@@ -172,10 +172,14 @@ def pixels(path: Path) -> np.ndarray:
 
 def same_run(chain: object, ours: Path, wanted: Path, all_told: bool = True) -> None:
     """The same LoRA files, training state, losses and samples; ``all_told``: no loss is missing."""
-    files, others = ({path.name for path in folder.glob("*.safetensors")} for folder in (ours, wanted))
-    assert files == others and others, f"{files ^ others} are not in both\n{chain}"
-    for name in files:
-        same_tensors(f"{name}\n{chain}", load_file(ours / name), load_file(wanted / name))
+    # A kill before a run's folder has its configuration leaves a folder that is no run: the next is called test-2.
+    files, others = (
+        {path.name.removeprefix(folder.name): path for path in folder.glob("*.safetensors")}
+        for folder in (ours, wanted)
+    )
+    assert files.keys() == others.keys() and others, f"{files.keys() ^ others.keys()} are not in both\n{chain}"
+    for name, path in files.items():
+        same_tensors(f"{name}\n{chain}", load_file(path), load_file(others[name]))
     same_samples(chain, ours / "samples", wanted / "samples")
     losses, other_losses = told_losses(ours), told_losses(wanted)
     if not all_told:

@@ -115,7 +115,7 @@ def found_whole(what: str, home: Path, known: dict[str, set[bytes]], disk: Disk,
         name = str(path.relative_to(home))
         durable = path.is_file() and path.suffix in DURABLE and ".part" not in name
         if durable and not name.startswith("data"):
-            assert path.read_bytes() in known[name], f"{name} is a mixture: {what}"
+            assert path.read_bytes() in known.get(name, ()), f"{name} is a mixture: {what}"
     for folder in home.glob("runs/*"):
         root = RunFolder(folder)
         inside = os.path.join(before, "runs", folder.name)
