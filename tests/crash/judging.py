@@ -102,6 +102,10 @@ def at_the_end(zygote: Zygote, chain: Chain, undisturbed: Path) -> None:
     states = [note for note in chain.notes if "state" in note]
     assert all(note["state"] == "finished" for note in states), f"{states}\n{chain}"
     leftovers = [str(path.relative_to(home)) for path in home.rglob("*") if path.name.endswith(LEFTOVERS)]
+    # A folder that has no configuration yet is no run; nobody goes on in it.
+    unborn = [f"runs/{folder.name}/" for folder in home.glob("runs/*") if not (folder / "config.toml").exists()]
+    leftovers = [path for path in leftovers if not path.startswith(tuple(unborn))]
+    chain.unborn = len(unborn)
     if chain.scenario == "edited":  # an entry of a caption that is edited again meanwhile: swept after an hour
         leftovers = [path for path in leftovers if not path.startswith("cache/")]
     assert not leftovers, f"left behind: {leftovers}\n{chain}"
