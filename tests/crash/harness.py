@@ -135,7 +135,7 @@ class Zygote:
             "record": str(record) if record else "", "import": self._lazy,
         }  # fmt: skip
         self._lazy = []
-        home.mkdir(parents=True, exist_ok=True)
+        scenarios.lay_out(home)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

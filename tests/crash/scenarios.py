@@ -79,11 +79,15 @@ def moments(tell: Callable[[str], None]) -> Iterator[None]:
             setattr(kind, name, act)
 
 
-def config_for(home: Path, variant: str) -> RunConfig:
-    """Nine steps with samples, LoRA files and states in between, more often than anyone would."""
+def lay_out(home: Path) -> None:
+    """Put the user's pictures in place, if they are not: that is nothing to be killed in."""
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "data").exists():
         pictures(home / "data", PICTURES)
+
+
+def config_for(home: Path, variant: str) -> RunConfig:
+    """Nine steps with samples, LoRA files and states in between, more often than anyone would."""
     busy = {
         "training": {"state_every_steps": STATE_EVERY},
         "saving": {"every_steps": 3, "every_epochs": 2},

@@ -71,7 +71,7 @@ def recorded(zygote: Zygote) -> tuple[Path, Path, list[Change]]:
     home, before = zygote.place / "power", zygote.place / "power-before"
     trace = zygote.place / "power.trace"
     if not trace.exists():
-        scenarios.config_for(home, "adamw")
+        scenarios.lay_out(home)
         shutil.copytree(home, before)
         zygote.attempt("train", "adamw", home, record=trace)
         home.rename(zygote.place / "power-after")
