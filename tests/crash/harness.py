@@ -160,7 +160,7 @@ class Zygote:
 def draw_kill(draw: random.Random, counts: Counter[str], seconds: float, clock: bool, first: bool) -> Kill:
     """When to kill next: each kind of moment is as likely as another, or each instant is as likely as another."""
     if clock:
-        return Kill(after_s=draw.uniform(0.02, max(0.1, seconds * 1.1)))
+        return Kill(after_s=draw.uniform(0.02, max(0.1, seconds * 0.7)))
     piece = draw.choice((64, 512, 8192))
     if not first and draw.random() < 0.3:
         return Kill(nth=draw.randint(1, EARLY), piece=piece)
