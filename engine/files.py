@@ -2,7 +2,8 @@
 
 A file is written beside its target under a short random name, flushed to the disk, renamed over the target, and
 the folder is flushed too; so a reader sees the old file or the new one, whatever happens in between. No file that
-may be mapped is ever changed in place.
+may be mapped is ever changed in place. Who writes holds its temporary file (flock), so what a kill left is known
+and cleared up by the next process that writes there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import IO, Any
 import platformdirs
 
 from engine.errors import DiskError, DiskFull, RunError
+from engine.leftovers import clear_up_once, held
 from engine.text import safe_text
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -104,18 +106,20 @@ def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it replaces the target durably, else it is removed.
 
     The result has the permissions ``mode``, or those of an ordinary new file (0666 less the umask), whatever wrote
-    it.
+    it. The temporary file stands there already, empty.
 
     Raises:
         DiskError: the write, flush or rename failed. The target is as it was.
     """
     temp = target.parent / f".{secrets.token_hex(6)}.part"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temp
-        flush(temp)
-        os.chmod(temp, 0o666 & ~_umask() if mode is None else mode)
-        os.replace(temp, target)
+        _make_folder(target.parent)
+        clear_up_once(target.parent)
+        with held(temp):
+            yield temp
+            flush(temp)
+            os.chmod(temp, 0o666 & ~_umask() if mode is None else mode)
+            os.replace(temp, target)
         flush(target.parent)
     except BaseException as err:
         # What stopped the write may stop the clean-up too; the first error is the one to tell.
@@ -162,6 +166,20 @@ def open_to_read(path: Path) -> IO[bytes]:
 def opened_here(path: str, flags: int) -> int:
     """An ``opener`` for :func:`open` that follows no link and waits for no pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it; all of it stands on the disk then."""
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        if folder.is_dir():
+            return
+        raise
+    flush(folder.parent)
 
 
 def is_held(lock: Path) -> bool:
@@ -340,12 +358,13 @@ def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
     """
     base = slug(name)
     try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
+        _make_folder(runs_dir)
         for root in _candidates(runs_dir, base):
             with contextlib.suppress(FileExistsError):
                 root.mkdir()
                 (root / "samples").mkdir()
                 (root / "state").mkdir()
+                flush(runs_dir)
                 return RunFolder(root)
     except OSError as err:
         raise disk_error(err, runs_dir) from err

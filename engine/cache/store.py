@@ -8,16 +8,12 @@ in it knows what latents or captions are.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 import safetensors.torch
@@ -26,11 +22,9 @@ from torch import Tensor
 
 from engine.errors import CacheError, ModelFileError
 from engine.files import atomic_path
+from engine.leftovers import clear_up
 from engine.models.header import parse_header
 from engine.text import safe_text
-
-TEMP_MAX_AGE_S = 3600.0
-"""Older temporary files were left by a kill: no write of one entry takes an hour."""
 
 _BLANK = "0" * 64
 _MARK = b'"sha256":"'
@@ -124,10 +118,8 @@ class Store:
         for name, tensor in plain.items():
             _require_finite(name, tensor, what)
         data = _seal(safetensors.torch.save(plain, {"key": key, "sha256": _BLANK}))
-        with contextlib.ExitStack() as until_renamed, atomic_path(self.path(key)) as temp:
-            file = until_renamed.enter_context(open(temp, "xb", buffering=0))
-            fcntl.flock(file, fcntl.LOCK_EX)  # by this `sweep` in another process tells it from what a kill left
-            _write(file, data)
+        with atomic_path(self.path(key)) as temp:
+            temp.write_bytes(data)
         self._remember(key, self._identity(key))
 
     def stats(self) -> StoreStats:
@@ -136,20 +128,8 @@ class Store:
         return StoreStats(len(sizes), sum(sizes))
 
     def sweep(self) -> int:
-        """Remove temporary files that a kill left more than an hour ago; returns how many.
-
-        One that is being written is locked and stays, whatever the clocks say.
-        """
-        limit = time.time() - TEMP_MAX_AGE_S
-        swept = 0
-        for path, stat in self._files():
-            if path.suffix == ".part" and stat.st_mtime < limit:
-                # Swept by another process, or a cache that is only read: neither is in anyone's way.
-                with contextlib.suppress(OSError), open(path, "rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
-                    swept += 1
-        return swept
+        """Remove temporary files that a kill left; returns how many. One that is being written is held and stays."""
+        return sum(clear_up(self.root / f"{number:02x}") for number in range(256))
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for number in range(256):
@@ -196,12 +176,6 @@ class Store:
     def _identity(self, key: str) -> Identity | None:
         stat = _stat(self.path(key))
         return None if stat is None else _identity(stat)
-
-
-def _write(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _identity(stat: os.stat_result) -> Identity:

@@ -57,6 +57,8 @@ class CaptionHistory:
             try:
                 self._append(self.path, line)
                 flush(self.path)  # an epoch without news too: where its line is missing, the file was damaged
+                if not self.epochs:  # the file is new: its name must stand, too
+                    flush(self.path.parent)
             except OSError as err:
                 raise disk_error(err, self.path) from err
             self.whole += len(line)

@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from engine.files import (
     others_may_write,
     slug,
 )
+from engine.leftovers import clear_up
 
 
 def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path):
@@ -142,3 +145,36 @@ def test_files_have_the_permissions_of_ordinary_new_ones(tmp_path, mask, mode):
     finally:
         os.umask(before)
     assert os.stat(tmp_path / "a").st_mode & 0o777 == mode
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from engine.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as temp:
+    temp.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_when_the_folder_is_first_written_to(tmp_path):
+    target = tmp_path / "a"
+    subprocess.run([sys.executable, "-c", _KILLED, target], check=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    others = tmp_path / ".others.part"
+    others.write_bytes(b"not ours")
+    with atomic_path(target) as temp:
+        temp.write_bytes(b"whole")
+        assert clear_up(tmp_path) == 0  # its writer lives
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".others.part", "a"]
+    assert clear_up(tmp_path / "none") == 0
+
+
+def test_a_folder_stands_on_the_disk_before_anything_in_it_is_promised(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr("engine.files.flush", lambda path: flushed.append(path))
+    atomic_write(tmp_path / "new" / "newer" / "a", b"x")
+    assert flushed[:2] == [tmp_path, tmp_path / "new"] and flushed[-1] == tmp_path / "new" / "newer"
+    del flushed[:]
+    folder = create_run_folder(tmp_path / "runs", "test")
+    assert flushed == [tmp_path, tmp_path / "runs"] and folder.states.is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from test_memory_load import Rooms, same_blocks
 
 import engine.memory.packed_copy as packed_copy
+from engine.leftovers import clear_up
 from engine.memory.frozen import block_tensors
 from engine.memory.load import LoadedBase, load_base
 from engine.models.header import read_header
@@ -216,7 +218,7 @@ def test_a_kill_half_way_leaves_no_copy_and_no_litter(tmp_path: Path) -> None:
     assert child.stdout.readline() == "half way\n"
     folder = tmp_path / "cache" / "base"
     assert [path.suffix for path in folder.iterdir()] == [".part"]
-    assert packed_copy.sweep(folder) == 0  # its writer lives
+    assert clear_up(folder) == 0  # its writer lives
     child.send_signal(signal.SIGKILL)
     child.wait(10)
     child.stdout.close()
@@ -228,15 +230,15 @@ def test_a_kill_half_way_leaves_no_copy_and_no_litter(tmp_path: Path) -> None:
 def test_a_file_swept_before_its_writer_locked_it_is_begun_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, swept = packed_copy.fcntl.flock, []
+    plain, swept = fcntl.flock, []
 
     def swept_first(file: Any, how: int) -> None:
         if not swept:
             swept.append(1)
-            assert packed_copy.sweep(tmp_path / "cache" / "base") == 1  # another lorakiln starts in this moment
+            assert clear_up(tmp_path / "cache" / "base") == 1  # another lorakiln starts in this moment
         plain(file, how)
 
-    monkeypatch.setattr(packed_copy.fcntl, "flock", swept_first)
+    monkeypatch.setattr(fcntl, "flock", swept_first)
     first = start(tmp_path)
     assert swept and KEPT in first.notes[0]
     assert READ in start(tmp_path).notes[0]
