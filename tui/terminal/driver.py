@@ -123,6 +123,36 @@ class Terminal:
         return columns or 80, rows or 24
 
 
+class Noise:
+    """What Python's own prints go to while a screen is up: descriptor 2, as it is at that moment; never raises.
+
+    One for the process, and it knows no application: whatever is loaded meanwhile (torch does) and keeps
+    ``sys.stderr`` for its messages would keep the screen of a terminal that is long gone.
+    """
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write at once."""
+        with contextlib.suppress(OSError):  # the log's disk is full: not a matter for whoever prints
+            os.write(2, text.encode("utf-8", "replace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """All is written already."""
+
+    def isatty(self) -> bool:
+        """It is a file."""
+        return False
+
+    def fileno(self) -> int:
+        """The descriptor written to."""
+        return 2
+
+
+NOISE = Noise()
+
+
 class OwnTerminal(Terminal):
     """The terminal on the process's own standard files."""
 
