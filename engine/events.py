@@ -21,7 +21,8 @@ from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
 
-RING_SIZE = 20_000
+RING_SIZE = 4_096
+"""Events kept in memory: what a reader that polls can miss. Older ones are read from the file."""
 
 
 @dataclass(frozen=True)
