@@ -32,7 +32,8 @@ from engine.files import disk_error, open_to_read
 from engine.line_file import LineFile, flush_descriptor
 from engine.sealed import sealed, unsealed
 
-RING_SIZE = 20_000
+RING_SIZE = 4_096
+"""Events kept in memory: what a reader that polls can miss. Older ones are read from the file."""
 
 _LONGEST_LINE = 2**22  # bytes; a failure with its traceback has a hundredth of it
 

@@ -23,7 +23,7 @@ from engine.text import safe_text
 from tui.glyphs import terminal_is_ascii
 from tui.habits import Habits
 from tui.screens.workbench import Workbench
-from tui.terminal.driver import Terminal, driver_on
+from tui.terminal.driver import NOISE, Terminal, driver_on
 from tui.terminal.host_log import log_text
 from tui.terminal.traits import Traits
 from tui.workplace import Workplace
@@ -65,6 +65,8 @@ class KilnApp(Habits):
         self.slowed = lambda: workplace.view.slowed
         self.detachable = detachable
         self._terminal = terminal
+        if terminal is not None:  # not Textual's, which know the application
+            self._capture_stdout = self._capture_stderr = NOISE  # type: ignore[assignment]
         self.leaving = ""
         """How the screen is about to end; empty while it is not."""
         self.pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
@@ -110,13 +112,6 @@ class KilnApp(Habits):
         if folder is not None and self._terminal is not None:
             self._terminal.send_noise_to(folder.log)
             self._noise.stop()
-
-    def _print(self, text: str, stderr: bool = False) -> None:
-        """Python's own prints, which Textual catches, go where the noise goes."""
-        if self._terminal is None:
-            super()._print(text, stderr)
-        else:
-            log_text(text)
 
     async def on_event(self, event: Event) -> None:
         """Note when somebody types: plots wait for them."""

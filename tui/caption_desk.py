@@ -110,7 +110,8 @@ class CaptionDesk:
         self._seen: SimpleQueue[tuple[Sheet, Seen]] = SimpleQueue()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="captions")
         self._writes: list[Future[None]] = []
-        self._keeper = Keeper(session, keep, self._pool)
+        self.keeper = Keeper(session, keep, self._pool)
+        """Has the writing thread write new drafts down."""
         self.current: Sheet | None = None
         self.tell: Callable[[], None] | None = None
         """Called in the writing thread after every write: time for :meth:`collect`."""
@@ -187,7 +188,7 @@ class CaptionDesk:
                 sheet.problem = outcome
         if ended:
             self._remember()
-            self._keeper.keep()
+            self.keeper.keep()
         return ended
 
     def tend(self, sheet: Sheet | None) -> None:
@@ -195,7 +196,7 @@ class CaptionDesk:
 
         A disk that hangs must not hang the screen; :meth:`take_looks` has what was seen.
         """
-        self._keeper.keep()
+        self.keeper.keep()
         if sheet is None or sheet.writing is not None or (self._looking is not None and not self._looking.done()):
             return
 
@@ -264,7 +265,7 @@ class CaptionDesk:
         # Twice: a text may have gone on while its former state was being written.
         for _ in range(2):
             self.save_all()
-            wait([*self._writes, *self._keeper.writes], timeout_s / 2)
+            wait([*self._writes, *self.keeper.writes], timeout_s / 2)
             ended += self.collect()
         return ended
 

@@ -51,6 +51,8 @@ class SessionState:
     """The configuration file that the workbench shows."""
     run: str = ""
     """Folder of the run that the training pane shows."""
+    offered: str = ""
+    """Folder of the run that broke off and was offered to go on with: once is enough."""
 
     cursor: str = ""
     """Path of the picture that the cursor is on."""

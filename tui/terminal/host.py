@@ -30,7 +30,7 @@ from tui.terminal.caller import Caller, answer
 from tui.terminal.host_log import log_text
 from tui.terminal.orders import config_file, run_for
 from tui.terminal.place import Claim, HostInfo, peer_is_us, write_info
-from tui.terminal.wire import ENVIRONMENT, MOST_TEXT, RUN_ENVIRONMENT, Channel, picked
+from tui.terminal.wire import ENVIRONMENT, MOST_TEXT, RUN_ENVIRONMENT, Channel, Hello, picked
 from tui.version import VERSION
 from tui.workplace import Workplace
 
@@ -179,7 +179,7 @@ class Host:
         except OSError:  # it hung up before it was answered
             return
         if not ours:
-            link.close()
+            Caller(Channel(link), Hello(), []).refuse(_somebody_else())
             return
         self._hearing.acquire()
         threading.Thread(target=self._answer, args=(link,), name="hello", daemon=True).start()
@@ -342,3 +342,11 @@ def _unforeseen(err: Exception) -> RunError:
 
 def _ending() -> RunError:
     return RunError("The host of this folder is ending", "its run is being saved", "Try again in a moment.")
+
+
+def _somebody_else() -> RunError:
+    return RunError(
+        "This workstation belongs to another user",
+        "only the user who started it can attach",
+        "Work in a folder of yours.",
+    )

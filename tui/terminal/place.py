@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -144,6 +145,19 @@ def peer_is_us(link: socket.socket) -> bool:
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return bool(uid == os.geteuid())
+
+
+def other_owner(folder: Path) -> str:
+    """The user whose workstation ``folder`` is, if that is not ours; empty otherwise."""
+    try:
+        uid = (folder / ".kiln").lstat().st_uid
+    except OSError:
+        return ""
+    if uid == os.geteuid():
+        return ""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
 
 
 def write_info(place: Place, info: HostInfo) -> None:
