@@ -15,6 +15,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.events_faults import HostMemoryLow as HostMemoryLow
+from engine.events_faults import LossSpiked as LossSpiked
+from engine.events_faults import StepBroken as StepBroken
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
@@ -191,6 +194,9 @@ Event = (
     | Foreseen
     | Slowed
     | SteppedDown
+    | StepBroken
+    | LossSpiked
+    | HostMemoryLow
     | StopPlanned
     | CaptionsTaken
     | Log
@@ -202,7 +208,8 @@ EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         RunStarted, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StopPlanned, CaptionsTaken, Log, RunFailed, RunDone,
+        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StepBroken, LossSpiked, HostMemoryLow, StopPlanned,
+        CaptionsTaken, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 

@@ -19,15 +19,18 @@ from engine.commands import Pause
 from engine.config import RunConfig
 from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import EngineError, RunError
-from engine.events import EpochDone, EventLog, Log, RunStarted, StopPlanned
+from engine.events import EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
+from engine.hardware.lost import unless_lost
 from engine.training.checkpoint import Place, generations, load_newest, next_step
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
+from engine.training.faults import Faults, Unmendable
 from engine.training.keeper import Keeper
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
+from engine.training.nonfinite import Corrupted, NonFinite
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
 from engine.training.probe import is_wanted, probe_largest
 from engine.training.products import settle_products
@@ -64,6 +67,7 @@ class Trainer:
     stepper: Stepper
     keeper: Keeper
     takes: Takes
+    faults: Faults
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class Trainer:
             self.enter("training")
             try:
                 return self._finish(stopped=self._loop())
-            except Exhausted:
+            except (Exhausted, Unmendable):
                 if self.ledger.place.step:
                     self.keeper.save_state()
                 raise
@@ -128,14 +132,14 @@ class Trainer:
         self.kit = ladder.load(
             lambda: build_kit(ladder.config, base, compute, prepared, events, self.control, resuming)
         )
-        made.callback(self.kit.lean.close)
+        made.push(unless_lost(self.kit.lean.close))
         if compute.device.type != "cpu":  # a processor is shared by all: its steps are never alike
             self.ledger.watch = Watch(lambda: ladder.config, self.kit.lean.source.plan.sizes)
         self.stepper = Stepper(config, self.kit)
         if reason := self.stepper.gate.reason:
             events.append(Log("info", f"The host waits for the GPU in each step: {reason}"))
         self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter, pool=self.kit.lean.pool)
-        made.callback(self.keeper.close)
+        made.push(unless_lost(self.keeper.close, self.keeper.abandon))
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
         ladder.attempt(
@@ -145,6 +149,7 @@ class Trainer:
             undo=self.kit.lora.zero_grad,
         )
         self.kit.painter.spare = self._without_states
+        self.faults = Faults(config, self.keeper, events)
         self.takes = Takes(self.keeper, self.history, self.control)
         if compute.is_main:
             self.takes.begin(self.ledger.place.step)
@@ -191,16 +196,29 @@ class Trainer:
         return prepared or prepare(self.config, base, compute, self.events, lambda: False, self.history, samples)
 
     def _loop(self) -> bool:
-        """Every step that is left; True if the user ended the run."""
+        """Every step that is left, again from where one was not finite; True if the user ended the run."""
+        while True:
+            try:
+                stopped = self._turns()
+                self.ledger.flush()
+                self.keeper.settle()
+                self.faults.settle()
+                return stopped
+            except (NonFinite, Corrupted) as err:
+                self.faults.mend(err)
+
+    def _turns(self) -> bool:
+        """Steps from the place on; True if the user ended the run."""
         order = self.kit.prepared.order
         for turn in order.turns(after=self.ledger.place.step):
             self.control.epoch = turn.epoch
             if self._obey() or (turn.index == 0 and turn.epoch > 1 and self._take_captions(turn.epoch)):
                 return True
-            self._step(turn)
+            if not self.faults.leave_out(turn):
+                self._step(turn)
             epoch_over = order.ends_epoch(turn)
             if epoch_over:
-                self._tell_epoch()
+                self.ledger.tell_epoch()
             self._keep_cadence(epoch_over)
             if epoch_over and self.control.stop_due(turn.epoch) and turn.step < order.total_steps:
                 return True
@@ -210,10 +228,14 @@ class Trainer:
         """One optimizer step over this process's micro-batches; on a lower rung where memory runs out in it."""
         self.ladder.begin(turn.step)
         told = self.ladder.attempt(
-            lambda: self.stepper.step(turn), "training", turn.step, undo=self.stepper.take_back
+            lambda: self.stepper.step(turn, self.faults.look_at(turn.step)),
+            "training",
+            turn.step,
+            undo=self.stepper.take_back,
         )
         self.kit.tell(self.events)
         self.ledger.add(told)
+        self.faults.settle()
 
     def _without_states(self) -> AbstractContextManager[None]:
         """Sampling without the optimizer's states on the GPU."""
@@ -273,6 +295,8 @@ class Trainer:
     def _serve(self) -> None:
         """Save and sample if asked; a save that went wrong meanwhile comes to light here."""
         self.keeper.check()
+        if self.control.save_now or self.control.sample_now:
+            self.ledger.flush()  # what goes back to an earlier step leaves the wish standing
         if self.control.save_now:
             self.control.save_now = False
             self.keeper.save("manual")
@@ -325,11 +349,6 @@ class Trainer:
             self.events.append(Log("warning", "The GPU has no room for the run yet: still paused"))
             return False
         return True
-
-    def _tell_epoch(self) -> None:
-        self.ledger.flush()
-        place = self.ledger.place
-        self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
 
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""

@@ -16,9 +16,9 @@ HEAVY = ("torch", "transformers", "diffusers", "accelerate", "bitsandbytes", "pe
 
 TORCH_FREE = (
     "engine.config", "engine.config_part", "engine.config_memory", "engine.config_file", "engine.config_writer",
-    "engine.config_problems", "engine.toml_positions", "engine.events", "engine.events_memory", "engine.commands",
-    "engine.errors", "engine.files", "engine.draws", "engine.text", "engine.run", "engine.jobs", "engine.dataset.",
-    "engine.hardware.", "engine.models.header",
+    "engine.config_problems", "engine.toml_positions", "engine.events", "engine.events_memory",
+    "engine.events_faults", "engine.commands", "engine.explain", "engine.errors", "engine.files", "engine.draws",
+    "engine.text", "engine.run", "engine.jobs", "engine.dataset.", "engine.hardware.", "engine.models.header",
     "engine.models.detect", "engine.models.find", "engine.models.flux_work", "engine.models.tokenizers",
     "engine.lora.metadata", "engine.memory.plan", "engine.memory.simulate", "engine.memory.rungs",
     "profiles.", "tui.",

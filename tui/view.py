@@ -21,7 +21,9 @@ from engine.events import (
     Entry,
     EpochDone,
     Foreseen,
+    HostMemoryLow,
     Log,
+    LossSpiked,
     MemoryHeld,
     MemorySampled,
     Probed,
@@ -32,6 +34,7 @@ from engine.events import (
     SampleSaved,
     Slowed,
     StateChanged,
+    StepBroken,
     StepDone,
     SteppedDown,
     StopPlanned,
@@ -137,6 +140,8 @@ class RunView:
     probed: Probed | None = None
     foreseen: Foreseen | None = None
     """What had been forecast for that which the probe measured."""
+    skipped: list[int] = field(default_factory=list)
+    """Steps left out because they were not finite."""
     slowed: Slowed | None = None
     """Why steps take longer than they did; None while they do not."""
     memory_course: deque[MemoryPoint] = field(default_factory=lambda: deque(maxlen=MEMORY_POINTS))
@@ -144,7 +149,6 @@ class RunView:
 
     log_total: int = 0
     """Lines ever logged; more than ``log`` keeps."""
-
     stop_epoch: int = 0
     captions_taken: dict[str, int] = field(default_factory=dict)
     """Epoch from which a picture's edited caption counts, by the picture's path; a resumed run tells it again."""
@@ -293,12 +297,27 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
     view.overhead_s = 0.0
     view.recent.clear()
     after = event.resumed_step
+    _go_back(view, after)
+    how = f"resumed at step {after}" if after else f"{event.images} pictures, {event.steps} steps"
+    _log(view, at, "info", f"run {event.name}: {how}")
+
+
+def _go_back(view: RunView, after: int) -> None:
+    """Forget what came after a step: it is done again."""
     view.courses.cut_after(after)
     view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
     view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
     view.samples = [sample for sample in view.samples if sample.step <= after]
-    how = f"resumed at step {after}" if after else f"{event.images} pictures, {event.steps} steps"
-    _log(view, at, "info", f"run {event.name}: {how}")
+    view.skipped = [step for step in view.skipped if step <= after]
+
+
+def _fold_fault(view: RunView, event: StepBroken | LossSpiked | HostMemoryLow, at: float) -> None:
+    if isinstance(event, StepBroken) and event.action == "skipped":
+        view.step, view.epoch, view.skipped = event.step, event.epoch, [*view.skipped, event.step]
+    elif isinstance(event, StepBroken) and event.action in ("restored", "stopped"):
+        view.step = event.back_to
+        _go_back(view, event.back_to)
+    _log(view, at, "warning", event.text)
 
 
 def _fold_rare(view: RunView, event: object, at: float) -> None:
@@ -324,6 +343,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
     elif isinstance(event, SteppedDown):
         view.stepped_down.append(event)  # the log has it in words of its own
+    elif isinstance(event, StepBroken | LossSpiked | HostMemoryLow):
+        _fold_fault(view, event, at)
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -116,8 +117,11 @@ class Store:
         for name, tensor in plain.items():
             _require_finite(name, tensor, what)
         data = _seal(safetensors.torch.save(plain, {"key": key, "sha256": _BLANK}))
-        with atomic_path(self.path(key)) as temp:
-            temp.write_bytes(data)
+        with contextlib.ExitStack() as held, atomic_path(self.path(key)) as temp:
+            file = held.enter_context(open(temp, "wb"))
+            fcntl.flock(file, fcntl.LOCK_EX)  # till it has its name: see sweep
+            file.write(data)
+            file.flush()
         self._remember(key, self._identity(key))
 
     def stats(self) -> StoreStats:
@@ -126,13 +130,17 @@ class Store:
         return StoreStats(len(sizes), sum(sizes))
 
     def sweep(self) -> int:
-        """Remove temporary files that a kill left more than an hour ago; returns how many."""
+        """Remove temporary files that a kill left more than an hour ago; returns how many.
+
+        The clock may have jumped: one that is still being written is known by its lock.
+        """
         limit = time.time() - TEMP_MAX_AGE_S
         swept = 0
         for path, stat in self._files():
             if path.suffix == ".part" and stat.st_mtime < limit:
                 # Swept by another process, or a cache that is only read: neither is in anyone's way.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError), open(path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
                     swept += 1
         return swept

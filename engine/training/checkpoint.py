@@ -27,6 +27,12 @@ from engine.files import atomic_path, atomic_write, disk_error, flush
 FORMAT = 2
 """2: the optimizer's tensors are those of flat storage; 1 had one for each matrix."""
 
+KEPT = "KEPT"
+"""A file in a generation that is not pruned; says why."""
+
+MOST_KEPT = 2
+"""Generations with such a mark at a time."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -38,6 +44,7 @@ class Place:
         index: steps of that epoch done.
         loss_sum: sum of the epoch's losses so far, for its mean.
         elapsed_s: training time so far, pauses left out.
+        skipped: steps of this epoch, or of the last 50, that were left out because they were not finite.
     """
 
     step: int = 0
@@ -45,6 +52,7 @@ class Place:
     index: int = 0
     loss_sum: float = 0.0
     elapsed_s: float = 0.0
+    skipped: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,10 +106,32 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
             raise
         raise disk_error(err, final) from err
     # Later ones are of a past that this state has replaced: damaged, or the run would have gone on from them.
-    later = [folder for folder in generations(states) if folder.name > final.name]
-    for old in [*later, *generations(states)[len(later) + keep :]]:
+    standing = generations(states)
+    later = [folder for folder in standing if folder.name > final.name]
+    earlier = [folder for folder in standing[len(later) :] if not (folder / KEPT).exists()]
+    for old in [*later, *earlier[keep:]]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def keep_before(states: Path, step: int, reason: str) -> int:
+    """Keep the newest generation from before ``step`` from being pruned, and the one kept before it, no more.
+
+    ``reason`` goes into the mark. Not while a save is under way.
+
+    Returns:
+        Its step; 0 where there is none.
+
+    Raises:
+        DiskError: the mark could not be written.
+    """
+    before = next((folder for folder in generations(states) if folder.name < f"step-{step:08d}"), None)
+    if before is None:
+        return 0
+    atomic_write(before / KEPT, f"{reason}\n")
+    for old in [folder for folder in generations(states) if (folder / KEPT).exists()][MOST_KEPT:]:
+        (old / KEPT).unlink(missing_ok=True)
+    return int(before.name.removeprefix("step-"))
 
 
 def sweep(states: Path) -> None:
@@ -167,11 +197,17 @@ def _load(folder: Path) -> TrainingState:
             f"{folder} is in format {record['format']}, this version reads {FORMAT}",
             "Finish it with the version that began it, or begin a new run from its LoRA with lora.resume_from.",
         )
+    lora, optimizer = load(contents["lora.safetensors"]), load(contents["optimizer.safetensors"])
+    for name, tensor in (lora | optimizer).items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+    # JSON knows no tuples; a place holds no lists.
+    place: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["place"].items()}
     known = {field.name for field in fields(Place)}
     return TrainingState(
-        place=Place(**{k: v for k, v in record["place"].items() if k in known}),
-        lora=load(contents["lora.safetensors"]),
-        optimizer=load(contents["optimizer.safetensors"]),
+        place=Place(**{k: v for k, v in place.items() if k in known}),
+        lora=lora,
+        optimizer=optimizer,
         optimizer_json=record["optimizer"],
         identity=record["identity"],
     )

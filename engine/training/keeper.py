@@ -9,17 +9,18 @@ from contextlib import contextmanager
 import torch
 
 from engine.config import RunConfig
-from engine.errors import EngineError, RunError
+from engine.errors import DiskError, EngineError, RunError
 from engine.events import EventLog, Log
 from engine.files import RunFolder
 from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
-from engine.training.checkpoint import Place, TrainingState, load_newest, save_state, sweep
+from engine.training.checkpoint import Place, TrainingState, keep_before, load_newest, save_state, sweep
 from engine.training.export import Export, plan_export
 from engine.training.kit import Kit
 from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
+from engine.training.nonfinite import Corrupted, broken_tensors
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 
@@ -60,12 +61,14 @@ class Keeper:
         self._state_clock = time.monotonic()
         self._saved_step = -1
 
-    def restore(self) -> None:
-        """Take up the newest state that verifies, if there is one.
+    def restore(self) -> bool:
+        """Take up the newest state that verifies, all of it finite; False if there is none.
 
         Raises:
             RunError: no state verifies although there are some, or the base model is another one.
         """
+        self.ledger.forget()
+        self.writer.close_pending()  # a state that may not be taken up
         sweep(self.folder.states)
         for left in self.folder.root.glob(".*.part"):
             left.unlink(missing_ok=True)
@@ -73,12 +76,28 @@ class Keeper:
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))
         if state is None:
-            return
+            return False
         self._check_identity(state)
         self.kit.lora.load_state(state.lora)
         load_optimizer_state(self.kit.optimizer, state.optimizer, state.optimizer_json)
         self.ledger.start(state.place)
         self._saved_step = state.place.step
+        return True
+
+    def keep_before(self, step: int, reason: str) -> int:
+        """Keep the newest state from before ``step`` for good; returns its step, 0 where there is none.
+
+        Raises:
+            DiskError: an earlier save could not be written.
+        """
+        if not self.kit.compute.is_main:
+            return 0
+        self.writer.wait()
+        try:
+            return keep_before(self.folder.states, step, reason)
+        except DiskError as err:  # a service: the run is none the worse for it
+            self.events.append(Log("warning", f"No state from before is kept: {err}".replace("\n", "; ")))
+            return 0
 
     def _check_identity(self, state: TrainingState) -> None:
         now = self.kit.prepared.identity
@@ -144,6 +163,11 @@ class Keeper:
         if err is not None:
             self.events.append(Log("warning", f"The last save failed: {err}".replace("\n", "; ")))
 
+    def abandon(self) -> None:
+        """The GPU is lost: let go without a look at it; a state whose copy has arrived is still written."""
+        self._snapshots.give_up()
+        self.close()
+
     def _begin(self, place: Place, export: Export | None) -> None:
         """:meth:`_write`; where the GPU has no room for a copy in between, free what can be, and again."""
         try:
@@ -172,11 +196,13 @@ class Keeper:
         def write() -> None:
             snapshot.wait()
             copies = snapshot.tensors
+            kept = {name: copies[f"optimizer.{name}"] for name in tensors}
+            if parts := broken_tensors(copies["lora"], kept):
+                raise Corrupted(parts, place.step)
             if export is not None:
                 export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
             if with_state:
-                optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
-                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity)
+                state = TrainingState(place, lora.state(copies["lora"]), kept, plain, identity)
                 save_state(self.folder.states, state, self.config.saving.keep_states)
 
         self.writer.start(write)
