@@ -118,10 +118,9 @@ class Store:
             _require_finite(name, tensor, what)
         data = _seal(safetensors.torch.save(plain, {"key": key, "sha256": _BLANK}))
         with contextlib.ExitStack() as held, atomic_path(self.path(key)) as temp:
-            file = held.enter_context(open(temp, "wb"))
+            file = held.enter_context(open(temp, "ab"))
             fcntl.flock(file, fcntl.LOCK_EX)  # till it has its name: see sweep
-            file.write(data)
-            file.flush()
+            temp.write_bytes(data)
         self._remember(key, self._identity(key))
 
     def stats(self) -> StoreStats:
