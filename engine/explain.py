@@ -100,9 +100,9 @@ def said(err: BaseException) -> str:
 
 def _explain_lost(err: BaseException, folder: RunFolder | None) -> Told:
     lost = next(each for each in chain(err) if is_lost(each) and not is_lost(each.__cause__ or each.__context__))
-    text = said(lost)
-    title, what, hint = next(told for words, *told in _LOST if any(word.lower() in text.lower() for word in words))
-    line = next((line.strip() for line in text.splitlines() if line.strip()), type(lost).__name__)
+    # The first line alone: below it torch names device-side assertions whatever happened.
+    line = next((line.strip() for line in said(lost).splitlines() if line.strip()), type(lost).__name__)
+    title, what, hint = next(told for words, *told in _LOST if any(word.lower() in line.lower() for word in words))
     again = _resume(folder) or " Then start the run again."
     return title, f"{what} ({line})", f"{hint} This process cannot use the card any more: leave it first.{again}"
 

@@ -17,7 +17,7 @@ from reliability import figure
 from safetensors.torch import load_file
 from scarce_runs import make_place, small
 
-from engine.cache import store as store_module
+from engine import files
 from engine.cache.store import Store
 from engine.commands import Pause, Resume, SaveNow, StopNow
 from engine.events import EpochDone, EventLog, RunDone, StepDone
@@ -89,7 +89,7 @@ def test_a_run_under_a_jumping_clock_is_the_same(tmp_path, monkeypatch):
 def test_a_cache_entry_that_is_being_written_outlives_a_sweep_ten_years_later(tmp_path, monkeypatch):
     store, reader = Store(tmp_path), Store(tmp_path)
     key = "ab" + "0" * 62
-    flush, swept = store_module.atomic_path.__globals__["flush"], []
+    flush, swept = files.flush, []
 
     def flushing(path: Path) -> None:
         if path.suffix == ".part":
@@ -99,7 +99,7 @@ def test_a_cache_entry_that_is_being_written_outlives_a_sweep_ten_years_later(tm
                 swept.append(reader.sweep())
         flush(path)
 
-    monkeypatch.setitem(store_module.atomic_path.__globals__, "flush", flushing)
+    monkeypatch.setattr(files, "flush", flushing)
     store.put(key, {"a": torch.ones(3)})
     assert swept == [0] and store.get(key) is not None
     # What a kill left goes all the same.

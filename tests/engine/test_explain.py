@@ -128,9 +128,9 @@ def lose(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int) -> lis
         for each in ("is_initialized", "empty_cache", "synchronize", "memory_allocated", "current_stream"):
 
             def touched(*_: Any, each: str = each) -> Any:
-                after.append(each)
                 if each == "is_initialized":
                     return True
+                after.append(each)
                 raise torch.AcceleratorError(gone)
 
             monkeypatch.setattr(torch.cuda, each, touched)

@@ -61,9 +61,13 @@ def test_three_refusals_in_a_run(place, watch, monkeypatch, optimizer):
     config = whole(place, optimizer)
     watch(config)  # fills the caches, by which runs differ
     wanted = watch.scarce(config)
-    places = tuple(spread(watch.mode.count, 3))
+    parts = watch.mode.places
+    loading, sampling, training = (parts[name] for name in ("loading", "sampling", "training"))
+    # While loading, in a step, and in the last sample: one refusal in each piece of work.
+    places = (loading // 2, loading + sampling // 2 + training // 2, watch.mode.count - sampling // 4)
     assert watch(config, Scarce(at=places)) == wanted
     assert watch.mode.refused == list(places)
+    assert {event.stage for event in told(watch.run, SteppedDown)} >= {"loading", "training"}
     figure("oom", f"{optimizer}, refusals in one run", f"{len(places)} of {len(places)} with the same bits")
 
 
