@@ -64,7 +64,8 @@ def test_three_refusals_in_a_run(place, watch, monkeypatch, optimizer):
     parts = watch.mode.places
     loading, sampling, training = (parts[name] for name in ("loading", "sampling", "training"))
     # While loading, in a step, and in the last sample: one refusal in each piece of work.
-    places = (loading // 2, loading + sampling // 2 + training // 2, watch.mode.count - sampling // 4)
+    total = watch.mode.count
+    places = (loading // 2, total - sampling // 2 - training // 4, total - sampling // 4)
     assert watch(config, Scarce(at=places)) == wanted
     assert watch.mode.refused == list(places)
     assert {event.stage for event in told(watch.run, SteppedDown)} >= {"loading", "training"}
