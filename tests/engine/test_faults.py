@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, broken: Callable[[int, int], bool]) 
 
 def behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU be behind the host as a GPU is: the gate decides on the device, numbers are read two steps late."""
-    begin, step, ready = step_module.Stepper.__init__, step_module.Stepper.step, Stopwatch.ready
+    begin, step = step_module.Stepper.__init__, step_module.Stepper.step
 
     def beginning(self: Any, config: Any, kit: Any) -> None:
         begin(self, config, kit)
@@ -74,14 +75,11 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> None:
         self._undo.gate = self.gate
 
     def stepping(self: Any, turn: Any, look: Any = None) -> Any:
-        from dataclasses import replace
-
         return replace(step(self, turn, look), late=True)
 
     monkeypatch.setattr(step_module.Stepper, "__init__", beginning)
     monkeypatch.setattr(step_module.Stepper, "step", stepping)
     monkeypatch.setattr(Stopwatch, "ready", lambda self: False)
-    assert ready is not Stopwatch.ready
 
 
 def lora_of(run: Run) -> dict[str, torch.Tensor]:
