@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import psutil
 import pytest
@@ -62,6 +63,6 @@ def test_the_sampler_tells_it(monkeypatch):
     monkeypatch.setattr(monitor, "host_memory", lambda: (32.0 - next(free), 32.0, 3.0))
     with MemorySampler(events, interval_s=0.01, hint=lambda: "wait"):
         while len(events.since(0)) < 4:
-            pass
+            time.sleep(0.01)
     found = [entry.event for entry in events.since(0) if isinstance(entry.event, HostMemoryLow)]
     assert len(found) == 1 and found[0].free_gb == 0.5 and found[0].text.endswith("or wait")
