@@ -16,7 +16,7 @@ from scarce_runs import Watch, make_place, small, swift_collections
 
 from engine.cache import latents
 from engine.config import RunConfig
-from engine.events import Log, SteppedDown
+from engine.events import SteppedDown
 from engine.training import ladder as ladder_module
 
 __all__ = ["swift_collections"]  # a fixture: in use where it is known
@@ -89,7 +89,7 @@ def test_a_refusal_in_each_of_forty_runs(place, watch, optimizer, tmp_path):
         mode = Scarce(at=(refused,))
         assert watch(fresh(number), mode) == wanted, f"refused {refused} of {total}"
         assert mode.refused == [refused]
-        down = [event.setting for event in told(watch.run, SteppedDown)]
-        assert down or any(log.level == "warning" for log in told(watch.run, Log)), refused
-        assert set(down) <= {"empty_cache", "optimizer_states", "blocks_to_swap"}
+        # Only what changes no bit; work that is halved by itself, as a batch of the caches, tells nothing.
+        down = {event.setting for event in told(watch.run, SteppedDown)}
+        assert down <= {"empty_cache", "optimizer_states", "blocks_to_swap"}
     figure("oom", f"{optimizer}, runs that met one refusal", f"{RUNS} of {RUNS} with the same bits")
