@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.event_values import checked, hints_of
+from engine.events_faults import HostMemoryLow as HostMemoryLow
+from engine.events_faults import LossSpiked as LossSpiked
+from engine.events_faults import StepBroken as StepBroken
 from engine.events_memory import DiskTight as DiskTight
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
@@ -153,6 +156,9 @@ Event = (
     | Slowed
     | SteppedDown
     | DiskTight
+    | StepBroken
+    | LossSpiked
+    | HostMemoryLow
     | StopPlanned
     | CaptionsTaken
     | Log
@@ -164,8 +170,8 @@ EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StopPlanned, CaptionsTaken, Log, RunFailed,
-        RunDone,
+        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken, LossSpiked, HostMemoryLow,
+        StopPlanned, CaptionsTaken, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 

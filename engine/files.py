@@ -320,6 +320,11 @@ class RunFolder:
         return self.root / "memory.json"
 
     @property
+    def faults(self) -> Path:
+        """Steps that were not finite, with their batches, and what was done about them, as JSON lines."""
+        return self.root / "faults.jsonl"
+
+    @property
     def lock(self) -> Path:
         """Held (flock) by the process that runs it."""
         return self.root / "run.lock"

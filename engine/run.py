@@ -23,6 +23,7 @@ from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
+from engine.explain import explain
 from engine.files import (
     RunFolder,
     create_run_folder,
@@ -32,7 +33,9 @@ from engine.files import (
     opened_here,
     others_may_write,
 )
+from engine.hardware.lost import is_lost
 from engine.hardware.monitor import MemorySampler
+from engine.hardware.scarcity import to_lower
 from engine.locks import lock_folder
 from engine.text import safe_text
 from engine.training.generations import next_step
@@ -122,12 +125,15 @@ class Run:
         return before
 
     def _main(self) -> None:
+        lost = False
         try:
             outcome = self._work()
         except EngineError as err:
+            lost = is_lost(err)
             self._fail(err.title, err.detail, err.hint)
-        except Exception as err:  # the edge of the engine's thread: everything becomes an event
-            self._fail(*_explain(err, self.folder))
+        except BaseException as err:  # the edge of the engine's thread: everything becomes an event
+            lost = is_lost(err)
+            self._fail(*explain(err, self.folder))
         else:
             self.events.append(
                 RunDone(outcome.reason, outcome.step, outcome.epoch, outcome.lora, round(outcome.elapsed_s, 3))
@@ -135,7 +141,8 @@ class Run:
             self._enter(outcome.reason)
         finally:
             self.events.close()
-            _free_gpu()
+            if not lost:  # else every further call into CUDA fails, or hangs
+                _free_gpu()
 
     def _work(self) -> Outcome:
         if helper_rank():
@@ -165,7 +172,9 @@ class Run:
 
         control = Control(self._commands, self.events)
         trainer = Trainer(self.config, folder, self.events, control, self._enter)
-        sampler = MemorySampler(self.events, peak=trainer.peak_gb, uuid=trainer.gpu_uuid)
+        sampler = MemorySampler(
+            self.events, peak=trainer.peak_gb, uuid=trainer.gpu_uuid, hint=lambda: to_lower(self.config)
+        )
         sampler.start()
         try:
             return trainer.train()
@@ -303,33 +312,6 @@ def _free_gpu() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()
-        torch.cuda.empty_cache()
-
-
-def _explain(err: Exception, folder: RunFolder | None) -> tuple[str, str, str]:
-    """Title, detail and hint for an exception that nobody expected."""
-    kind = type(err).__name__
-    if kind == "OutOfMemoryError":
-        # Outside the steps and what else the ladder does again, or in one of several processes, where there is none.
-        return (
-            "The GPU is out of memory",
-            str(err).split("\n")[0] + _tried(folder),
-            'Set training.gradient_checkpointing = "full" and memory.precision = "int8", or lower '
-            "dataset.resolution, training.batch_size or lora.rank.",
-        )
-    if isinstance(err, MemoryError):
-        return "The computer is out of memory", str(err), "Close other programs, or use a smaller model file (fp8)."
-    if isinstance(err, OSError) and err.errno is not None:
-        named = Path(os.fsdecode(err.filename)) if isinstance(err.filename, str | bytes) else None
-        failed = disk_error(err, named or (folder.root if folder else Path.cwd()))
-        return failed.title, failed.detail.replace("writing", "reading or writing", 1), failed.hint
-    where = f"; the traceback is in {folder.log}" if folder else ""
-    return f"Unexpected {kind}", str(err), f"This is a defect of lorakiln: please report it{where}."
-
-
-def _tried(folder: RunFolder | None) -> str:
-    """What was changed before, in words for the end of a sentence."""
-    from engine.memory.rungs import read_taken
-
-    taken, _ = read_taken(folder.memory) if folder else ([], "")
-    return "; changed before: " + "; ".join(map(str, taken)) if taken else "; no rung of memory.ladder helps there"
+        # The run has told its end; a card that is lost only now is the next one's to tell.
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()

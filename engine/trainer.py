@@ -21,14 +21,17 @@ from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
+from engine.hardware.lost import unless_lost
 from engine.training.checkpoint import Place, load_newest
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
+from engine.training.faults import Faults, Unmendable
 from engine.training.generations import generations, next_step
 from engine.training.keeper import Keeper, due
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
+from engine.training.nonfinite import Corrupted, NonFinite
 from engine.training.patience import Patience
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
 from engine.training.probe import is_wanted, probe_largest
@@ -68,6 +71,7 @@ class Trainer:
     keeper: Keeper
     takes: Takes
     patience: Patience
+    faults: Faults
 
     def __init__(
         self,
@@ -105,7 +109,7 @@ class Trainer:
             self.enter("training")
             try:
                 return self._finish(stopped=self._loop())
-            except Exhausted:
+            except (Exhausted, Unmendable):
                 if self.ledger.place.step:
                     self.keeper.save_state()
                 raise
@@ -133,7 +137,7 @@ class Trainer:
         self.kit = ladder.load(
             lambda: build_kit(ladder.config, base, compute, prepared, events, self.control, resuming)
         )
-        made.callback(self.kit.lean.close)
+        made.push(unless_lost(self.kit.lean.close))
         if compute.device.type != "cpu":  # a processor is shared by all: its steps are never alike
             self.ledger.watch = Watch(lambda: ladder.config, self.kit.lean.source.plan.sizes)
         self.stepper = Stepper(config, self.kit)
@@ -149,6 +153,7 @@ class Trainer:
             undo=self.kit.lora.zero_grad,
         )
         self.kit.painter.spare = self._without_states
+        self.faults = Faults(config, self.keeper, events)
         self.takes = Takes(self.keeper, self.history, self.control)
         if compute.is_main:
             self.keeper.room.begin(self.keeper.save_size())
@@ -182,7 +187,7 @@ class Trainer:
         keeper = self.keeper = Keeper(
             config, self.folder, events, self.kit, self.ledger, self.enter, room, self.kit.lean.pool
         )
-        made.callback(keeper.close)
+        made.push(unless_lost(keeper.close, keeper.abandon))
         alone = compute.processes == 1
         self.patience = Patience(room, events, self.control, self.ledger, keeper.settle, self.enter, alone)
 
@@ -208,7 +213,19 @@ class Trainer:
         return prepared or prepare(self.config, base, compute, self.events, lambda: False, self.history, samples)
 
     def _loop(self) -> bool:
-        """Every step that is left; True if the user ended the run."""
+        """Every step that is left, again from where one was not finite; True if the user ended the run."""
+        while True:
+            try:
+                stopped = self._turns()
+                self.ledger.flush()
+                self.keeper.settle()
+                self.faults.settle()
+                return stopped
+            except (NonFinite, Corrupted) as err:
+                self.faults.mend(err)
+
+    def _turns(self) -> bool:
+        """Steps from the place on; True if the user ended the run."""
         order = self.kit.prepared.order
         self._agree()
         for turn in order.turns(after=self.ledger.place.step):
@@ -217,7 +234,8 @@ class Trainer:
             self.control.epoch = turn.epoch
             if self._obey() or (turn.index == 0 and turn.epoch > 1 and self._take_captions(turn.epoch)):
                 return True
-            self._step(turn)
+            if not self.faults.leave_out(turn):
+                self._step(turn)
             epoch_over = order.ends_epoch(turn)
             if epoch_over:
                 self.ledger.tell_epoch()
@@ -230,10 +248,14 @@ class Trainer:
         """One optimizer step over this process's micro-batches; on a lower rung where memory runs out in it."""
         self.ladder.begin(turn.step)
         told = self.ladder.attempt(
-            lambda: self.stepper.step(turn), "training", turn.step, undo=self.stepper.take_back
+            lambda: self.stepper.step(turn, self.faults.look_at(turn.step)),
+            "training",
+            turn.step,
+            undo=self.stepper.take_back,
         )
         self.kit.tell(self.events)
         self.ledger.add(told)
+        self.faults.settle()
 
     def _without_states(self) -> AbstractContextManager[None]:
         """Sampling without the optimizer's states on the GPU."""
@@ -290,6 +312,8 @@ class Trainer:
         """Save and sample if asked; a save that went wrong meanwhile comes to light here."""
         self.patience.persist(self.keeper.check)
         self.patience.tidy()
+        if self.control.save_now or self.control.sample_now:
+            self.ledger.flush()  # what goes back to an earlier step leaves the wish standing
         if self.control.save_now:
             self.control.save_now = False
             self.patience.persist(lambda: self.keeper.save("manual"))

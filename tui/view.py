@@ -23,7 +23,9 @@ from engine.events import (
     Entry,
     EpochDone,
     Foreseen,
+    HostMemoryLow,
     Log,
+    LossSpiked,
     MemoryHeld,
     MemorySampled,
     Probed,
@@ -34,6 +36,7 @@ from engine.events import (
     SampleSaved,
     Slowed,
     StateChanged,
+    StepBroken,
     StepDone,
     SteppedDown,
     StopPlanned,
@@ -44,6 +47,7 @@ from tui.courses import Courses
 from tui.courses import Smoothed as Smoothed
 from tui.disk import FEW_SAVES, disk_words
 from tui.units import duration, short_time, size
+from tui.view_back import fold_broken, go_back
 
 LOG_LINES = 2000
 MEMORY_POINTS = 3600
@@ -140,6 +144,8 @@ class RunView:
     probed: Probed | None = None
     foreseen: Foreseen | None = None
     """What had been forecast for that which the probe measured."""
+    skipped: list[int] = field(default_factory=list)
+    """Steps left out because they were not finite."""
     slowed: Slowed | None = None
     """Why steps take longer than they did; None while they do not."""
     disk: DiskTight | None = None
@@ -149,7 +155,6 @@ class RunView:
 
     log_total: int = 0
     """Lines ever logged; more than ``log`` keeps."""
-
     stop_epoch: int = 0
     captions_taken: dict[str, int] = field(default_factory=dict)
     """Epoch from which a picture's edited caption counts, by the picture's path; a resumed run tells it again."""
@@ -298,14 +303,7 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
     view.overhead_s = 0.0
     view.recent.clear()
     after = event.resumed_step
-    view.courses.cut_after(after)
-    view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
-    view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
-    view.samples = [sample for sample in view.samples if sample.step <= after]
-    if view.last_step is not None and view.last_step.step > after:
-        view.last_step = None
-        ended = view.epoch_marks[-1] if view.epoch_marks else None
-        view.epoch = ended.epoch + (ended.step < after) if ended is not None else min(after, 1)
+    go_back(view, after)
     how = f"resumed at step {after}" if after else f"{event.images} pictures, {event.steps} steps"
     _log(view, at, "info", f"run {event.name}: {how}")
 
@@ -334,6 +332,10 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
     elif isinstance(event, SteppedDown):
         view.stepped_down.append(event)  # the log has it in words of its own
+    elif isinstance(event, StepBroken | LossSpiked | HostMemoryLow):
+        if isinstance(event, StepBroken):
+            fold_broken(view, event)
+        _log(view, at, "warning", event.text)
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")

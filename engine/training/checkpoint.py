@@ -26,7 +26,13 @@ from engine.errors import DiskError, ModelFileError
 from engine.files import atomic_path, atomic_write, disk_error, flush
 from engine.models.header import parse_header
 from engine.text import safe_text
-from engine.training.generations import FORMAT, Generation, discard, folder_name, generations, read_newest
+from engine.training.generations import FORMAT, Generation, discard, folder_name, generations, read_newest, step_of
+
+KEPT = "KEPT"
+"""A file in a generation that is not pruned; says why."""
+
+MOST_KEPT = 2
+"""Generations with such a mark at a time."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Place:
         index: steps of that epoch done.
         loss_sum: sum of the epoch's losses so far, for its mean.
         elapsed_s: training time so far, pauses left out.
+        skipped: steps of this epoch, or of the last 50, that were left out because they were not finite.
     """
 
     step: int = 0
@@ -46,6 +53,7 @@ class Place:
     index: int = 0
     loss_sum: float = 0.0
     elapsed_s: float = 0.0
+    skipped: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,11 +110,33 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
             raise
         raise disk_error(err, final) from err
     # Later ones are of a past that this state has replaced: damaged, or the run would have gone on from them.
-    later = [folder for folder in generations(states) if folder.name > final.name]
-    for old in [*later, *generations(states)[len(later) + keep :]]:
+    standing = generations(states)
+    later = [folder for folder in standing if folder.name > final.name]
+    earlier = [folder for folder in standing[len(later) :] if not (folder / KEPT).exists()]
+    for old in [*later, *earlier[keep:]]:
         with contextlib.suppress(OSError):  # this state stands; what cannot be removed now goes after the next
             discard(old)
     return final
+
+
+def keep_before(states: Path, step: int, reason: str) -> int:
+    """Keep the newest generation from before ``step`` from being pruned, and the one kept before it, no more.
+
+    ``reason`` goes into the mark. Not while a save is under way.
+
+    Returns:
+        Its step; 0 where there is none.
+
+    Raises:
+        DiskError: the mark could not be written.
+    """
+    before = next((folder for folder in generations(states) if folder.name < folder_name(step)), None)
+    if before is None:
+        return 0
+    atomic_write(before / KEPT, f"{reason}\n")
+    for old in [folder for folder in generations(states) if (folder / KEPT).exists()][MOST_KEPT:]:
+        (old / KEPT).unlink(missing_ok=True)
+    return step_of(before)
 
 
 def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
@@ -150,6 +180,8 @@ def _of_kind(kind: type[Any], value: Any) -> Any:
     """
     if kind is float and type(value) is int:
         value = float(value)
+    if kind is tuple and isinstance(value, list):  # JSON knows no tuples; a place holds no lists
+        value = tuple(_of_kind(int, item) for item in value)
     # A NaN may well be a sum of losses; that is for the loop to judge.
     if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 2**53):
         raise ValueError(f"a {kind.__name__} wanted, found {safe_text(repr(value), 40)}")
@@ -162,7 +194,11 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
         parse_header(data, path)
     except ModelFileError as err:
         raise ValueError(err.detail) from err
-    return load(data)
+    found = load(data)
+    for name, tensor in found.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+    return found
 
 
 def _replace_folder(part: Path, final: Path) -> None:

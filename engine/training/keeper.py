@@ -19,11 +19,12 @@ from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
 from engine.training.changes import compare, refusal, unexplained
-from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
+from engine.training.checkpoint import Place, TrainingState, keep_before, load_newest, save_state
 from engine.training.export import Export, plan_export
 from engine.training.kit import Kit
 from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
+from engine.training.nonfinite import Corrupted, broken_tensors
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 from engine.training.record import load_record, save_record
@@ -71,23 +72,41 @@ class Keeper:
         self._ended = False
         self._record = ""
 
-    def restore(self) -> None:
-        """Take up the newest state that verifies, if there is one.
+    def restore(self) -> bool:
+        """Take up the newest state that verifies, all of it finite; False if there is none.
 
         Raises:
             RunError: no state verifies although there are some, or the base model is another one.
         """
+        self.ledger.forget()
+        self.writer.drop()  # a state that may not be taken up
         sweep_folder(self.folder)
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))
         if state is None:
-            return
+            return False
         self._check_identity(state)
         self.kit.lora.load_state(state.lora)
         load_optimizer_state(self.kit.optimizer, state.optimizer, state.optimizer_json)
         self.ledger.start(state.place)
         self._saved_step = state.place.step
+        return True
+
+    def keep_before(self, step: int, reason: str) -> int:
+        """Keep the newest state from before ``step`` for good; returns its step, 0 where there is none.
+
+        Raises:
+            DiskError: an earlier save could not be written.
+        """
+        if not self.kit.compute.is_main:
+            return 0
+        self.writer.wait()
+        try:
+            return keep_before(self.folder.states, step, reason)
+        except DiskError as err:  # a service: the run is none the worse for it
+            self.events.append(Log("warning", f"No state from before is kept: {err}".replace("\n", "; ")))
+            return 0
 
     def _check_identity(self, state: TrainingState) -> None:
         now = self.kit.prepared.identity
@@ -162,6 +181,11 @@ class Keeper:
         if err is not None:
             self.events.append(Log("warning", f"The last save failed: {err}".replace("\n", "; ")))
 
+    def abandon(self) -> None:
+        """The GPU is lost: let go without a look at it; a state whose copy has arrived is still written."""
+        self._snapshots.give_up()
+        self.close()
+
     def _begin(self, place: Place, export: Export | None) -> None:
         """:meth:`_write`; where the GPU has no room for a copy in between, free what can be, and again."""
         try:
@@ -192,13 +216,15 @@ class Keeper:
             snapshot.wait()
             copies = snapshot.tensors
             size = self.room.size
+            kept = {name: copies[f"optimizer.{name}"] for name in tensors}
+            if parts := broken_tensors(copies["lora"], kept):
+                raise Corrupted(parts, place.step)
             if export is not None:
                 export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
                 size = replace(size, lora=sum(export.standing.values()))
             if with_state:
-                optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
                 record = self._record = self._record or save_record(self.folder.records, kit.prepared.record)
-                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity, record)
+                state = TrainingState(place, lora.state(copies["lora"]), kept, plain, identity, record)
                 # What was told up to here must not be lost where the state that follows from it stands.
                 self.events.flush()
                 written = save_state(self.folder.states, state, self.config.saving.keep_states)

@@ -49,6 +49,8 @@ def advance_words(view: RunView) -> list[str]:
     parts = [f"step {view.step}/{view.steps}"]
     if view.epochs:
         parts.insert(0, f"epoch {epoch}/{view.epochs}")
+    if view.skipped:
+        parts.append(f"{len(view.skipped)} left out")
     if view.step_s is not None:
         parts.append(f"{short_time(view.step_s)}/step")
     if view.live:
