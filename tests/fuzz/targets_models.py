@@ -21,7 +21,7 @@ from engine.models.tokenizer_files import find_clip_files, find_t5_files
 from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
 from engine.training.checkpoint import load_newest
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
-from engine.training.products import _read as read_products
+from engine.training.products import read_products
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch
 
 _JSON = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
