@@ -13,9 +13,10 @@ TODAY := $(shell date +%Y-%m-%d)
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 export KMP_BLOCKTIME ?= 0
+FUZZ_MINUTES ?= 10
 TEST_ENVIRONMENT := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
-.PHONY: help demo setup lint test test-slow bench tiers pocket screenshot clean
+.PHONY: help demo setup lint test test-slow crash bench tiers pocket screenshot clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,11 +49,23 @@ lint: $(STAMP) ## formatting, lint, types, floors
 test: lint ## the gate: lint and every test but those marked slow, gpu or crash
 	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -n 2 -m 'not slow and not gpu and not crash'
 
-test-slow: $(STAMP) ## tests marked slow or crash; figures go to docs/figures
+test-slow: $(STAMP) ## tests marked slow; figures go to docs/figures
 	@mkdir -p build
 	status=0; \
-	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -m '(slow or crash) and not gpu' --durations=15 | tee build/slow.txt || status=$$?; \
+	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -m 'slow and not gpu and not crash' --durations=15 \
+	    | tee build/slow.txt || status=$$?; \
 	$(PYTHON) -m tests.bench.figures docs/figures/$(TODAY)-slow.md < build/slow.txt; \
+	exit $$status
+
+crash: $(STAMP) ## kills, power loss, faults and hostile input at length, then the fuzzers; figures go to docs/figures
+	@mkdir -p build; rm -f build/crash.jsonl build/crash.txt
+	export KILN_FIGURES='$(CURDIR)/build/crash.jsonl'; status=0; \
+	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -m 'crash and not gpu' --durations=15 \
+	    | tee build/crash.txt || status=$$?; \
+	if [ -e tests/fuzz/__main__.py ]; then \
+	    $(TEST_ENVIRONMENT) $(PYTHON) -m tests.fuzz --minutes $(FUZZ_MINUTES) | tee -a build/crash.txt || status=$$?; \
+	fi; \
+	$(PYTHON) -m tests.crash build/crash.jsonl build/crash.txt docs/figures/$(TODAY)-crash.md || status=$$?; \
 	exit $$status
 
 bench: $(STAMP) ## benchmarks; figures go to docs/figures

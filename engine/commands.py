@@ -50,7 +50,14 @@ class SampleNow:
     """Draw the sample prompts after the step in progress."""
 
 
-Command = Pause | Resume | StopNow | StopAfterEpoch | StopAtEpoch | CancelStop | SaveNow | SampleNow
+@dataclass(frozen=True)
+class Remove:
+    """Remove these of the files that :class:`~engine.events.DiskTight` named, to make room on the disk."""
+
+    paths: tuple[str, ...]
+
+
+Command = Pause | Resume | StopNow | StopAfterEpoch | StopAtEpoch | CancelStop | SaveNow | SampleNow | Remove
 
 
 class CommandQueue:

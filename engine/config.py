@@ -18,9 +18,9 @@ from engine.config_part import Count, CountOrZero, Fraction, NonNegative, Part, 
 
 __all__ = [
     "CONFIG_VERSION", "LORA_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero", "DatasetConfig",
-    "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative", "ObjectiveConfig", "OptimizerConfig",
-    "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig", "SavingConfig", "ScheduleConfig", "StopConfig",
-    "TrainingConfig", "ValidationConfig", "kohya_blocks",
+    "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative", "ObjectiveConfig",
+    "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig", "SavingConfig",
+    "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig", "kohya_blocks",
 ]  # fmt: skip
 """Every table, and what its values are made of, is imported from here, wherever it is defined."""
 
@@ -321,6 +321,16 @@ class SavingConfig(Part):
     comment: str = ""
 
 
+class FaultsConfig(Part):
+    """What becomes of a step whose loss or gradient is not a finite number; it never changes anything."""
+
+    on_nonfinite: Literal["skip", "stop"] = "skip"
+    """After such a step was tried once again, with the same data and draws, and was no better: leave it out and go
+    on, or stop with the state before it saved."""
+    patience: Annotated[int, Field(ge=1, le=50)] = 3
+    """The run stops at this many such steps within 50."""
+
+
 class RunConfig(Part):
     """Everything a run needs; saved with the run as it was run."""
 
@@ -341,3 +351,4 @@ class RunConfig(Part):
     stop: StopConfig = StopConfig()
     sampling: SamplingConfig = SamplingConfig()
     saving: SavingConfig = SavingConfig()
+    faults: FaultsConfig = FaultsConfig()

@@ -20,6 +20,9 @@ from engine.text import safe_text
 
 Keys = tuple[str | int, ...]
 
+MOST = 100
+"""Problems that are told; who has more corrects these first."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -50,7 +53,8 @@ def dotted(keys: Keys) -> str:
 
 def explain(error: ValidationError, schema: type[Part], known: Container[Keys] = ()) -> list[Problem]:
     """Every finding of pydantic as a :class:`Problem`, except at places already ``known`` to be wrong."""
-    findings = error.errors(include_url=False)
+    every = error.errors(include_url=False)
+    findings = every[:MOST]
     places = [_place(finding["loc"]) for finding in findings]
     problems = []
     for finding, keys in zip(findings, places, strict=True):
@@ -60,6 +64,8 @@ def explain(error: ValidationError, schema: type[Part], known: Container[Keys] =
         if finding["type"] == "too_short" and any(place[: len(keys)] == keys != place for place in places):
             continue
         problems.append(_problem(finding["type"], keys, finding["msg"], finding.get("input"), schema))
+    if len(every) > MOST:
+        problems.append(Problem((), f"{len(every) - MOST} more problems are not listed"))
     return problems
 
 

@@ -6,15 +6,23 @@ and where: file, key, line) and a hint (what to do). Rendering happens only at t
 
 from __future__ import annotations
 
+from engine.text import safe_text
+
+MAX_WORDS = 20_000
+"""Characters of a detail or hint; what is longer is cut."""
+
 
 class EngineError(Exception):
-    """An expected failure with a title, a detail and a hint; the base of all errors meant for users."""
+    """An expected failure with a title, a detail and a hint; the base of all errors meant for users.
+
+    All three pass the gate for text from outside: they name files and quote what stood in them.
+    """
 
     def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
-        super().__init__(title)
-        self.title = title
-        self.detail = detail
-        self.hint = hint
+        self.title = safe_text(title, 500)
+        self.detail = safe_text(detail, MAX_WORDS, newlines=True)
+        self.hint = safe_text(hint, MAX_WORDS, newlines=True)
+        super().__init__(self.title)
 
     def __str__(self) -> str:
         """Title, detail and hint on lines of their own."""
@@ -39,6 +47,10 @@ class CacheError(EngineError):
 
 class DiskError(EngineError):
     """The disk is full, read-only or failing; nothing that stood there before was harmed."""
+
+
+class DiskFull(DiskError):
+    """There is no room left on the disk, or in what this user may take of it."""
 
 
 class RunError(EngineError):

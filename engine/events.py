@@ -6,24 +6,41 @@ of them, so a JSON line replays to the same event, and a view folded from a file
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from engine.event_values import checked, hints_of
+from engine.events_faults import HostMemoryLow as HostMemoryLow
+from engine.events_faults import LossSpiked as LossSpiked
+from engine.events_faults import StepBroken as StepBroken
 from engine.events_measured import Advised as Advised
 from engine.events_measured import Measured as Measured
+from engine.events_memory import DiskTight as DiskTight
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
 from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
+from engine.events_memory import SteppedDown as SteppedDown
+from engine.events_steps import CheckpointSaved as CheckpointSaved
+from engine.events_steps import EpochDone as EpochDone
+from engine.events_steps import SampleSaved as SampleSaved
+from engine.events_steps import StepDone as StepDone
+from engine.files import disk_error, open_to_read
+from engine.line_file import LineFile, flush_descriptor
+from engine.sealed import sealed, unsealed
 
-RING_SIZE = 20_000
+RING_SIZE = 4_096
+"""Events kept in memory: what a reader that polls can miss. Older ones are read from the file."""
+
+_LONGEST_LINE = 2**22  # bytes; a failure with its traceback has a hundredth of it
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,26 @@ class RunStarted:
     steps: int
     images: int
     resumed_step: int = 0
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Something is not as it was when the state was saved that a run goes on from.
+
+    ``meaning`` is "refused" (it cannot go on with it), "course" (what it learns changes), "later" (it counts from a
+    later epoch), "rounding", "length", "speed" or "saved" (what is written and shown); ``name`` says what, a setting
+    by its dotted name.
+    """
+
+    meaning: str
+    name: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """In one line."""
+        sides = [side for side in (self.before, self.after) if side]
+        return f"{self.name}: {' -> '.join(sides)}"
 
 
 @dataclass(frozen=True)
@@ -56,80 +93,6 @@ class Progress:
     done: int
     total: int
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """One optimizer step. ``loss`` belongs to this step; times in seconds; step and epoch count from 1.
-
-    ``model_s`` is forward and backward together. ``stall_s`` is the part of them in which the device waited for
-    weights or activations on their way from the host, ``moved_mb`` what was copied between host and device in
-    1e6 bytes, ``tokens`` what the transformer saw, text and image. Files of earlier versions lack these.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    lr: float
-    grad_norm: float
-    step_s: float
-    data_s: float
-    model_s: float
-    optimizer_s: float
-    forward_s: float = 0.0
-    backward_s: float = 0.0
-    stall_s: float = 0.0
-    tokens: int = 0
-    moved_mb: float = 0.0
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    """An epoch is complete; ``loss`` is the mean over its steps."""
-
-    epoch: int
-    step: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class CheckpointSaved:
-    """A LoRA file stands on disk; ``kind`` is "epoch", "step", "manual", "stop" or "final"."""
-
-    path: str
-    step: int
-    epoch: int
-    kind: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class SampleSaved:
-    """A sample picture stands on disk."""
-
-    path: str
-    step: int
-    epoch: int
-    index: int
-    prompt: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class SteppedDown:
-    """Memory ran out, and a setting was changed so that the run goes on; no step is lost or made twice.
-
-    ``stage`` is "loading", "probing", "training" or "sampling"; ``step`` the optimizer step that is done
-    again, or the last one done where it was none. ``setting`` is what was changed, from ``before`` to ``after``
-    ("empty_cache" with both empty: memory that torch kept was given back). ``reason`` is what torch said.
-    """
-
-    stage: str
-    step: int
-    setting: str
-    before: str
-    after: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -181,6 +144,7 @@ class RunDone:
 
 Event = (
     RunStarted
+    | Changed
     | StateChanged
     | Progress
     | StepDone
@@ -193,6 +157,10 @@ Event = (
     | Foreseen
     | Slowed
     | SteppedDown
+    | DiskTight
+    | StepBroken
+    | LossSpiked
+    | HostMemoryLow
     | StopPlanned
     | CaptionsTaken
     | Measured
@@ -205,9 +173,9 @@ Event = (
 EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        RunStarted, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, StopPlanned, CaptionsTaken, Measured, Advised, Log,
-        RunFailed, RunDone,
+        RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
+        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken, LossSpiked, HostMemoryLow,
+        StopPlanned, CaptionsTaken, Measured, Advised, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 
@@ -227,25 +195,22 @@ class Entry:
 
 
 def entry_from_json(line: str) -> Entry:
-    """Read back :meth:`Entry.to_json`; unknown fields are ignored so that newer files replay.
+    """Read back :meth:`Entry.to_json`, sealed or not; unknown fields are ignored so that newer files replay.
 
     Raises:
-        ValueError: the line is not JSON, or names no event known here.
+        ValueError: the line is not JSON, not what was sealed, names no event known here, or holds what no such
+            event does.
     """
-    record = json.loads(line)
-    if not isinstance(record, dict) or record.get("type") not in EVENT_TYPES:
+    record = unsealed(line.encode("utf-8", "surrogatepass"))
+    name = record.get("type") if isinstance(record, dict) else None
+    if not isinstance(name, str) or name not in EVENT_TYPES:
         raise ValueError("not an event line")
-    kind = EVENT_TYPES[record["type"]]
-    values = {field.name: _tupled(record[field.name]) for field in fields(kind) if field.name in record}
+    kind = EVENT_TYPES[name]
+    values = {key: checked(hint, record[key]) for key, hint in hints_of(kind).items() if key in record}
     try:
-        return Entry(int(record["seq"]), float(record["time"]), kind(**values))
+        return Entry(checked(int, record["seq"]), checked(float, record["time"]), kind(**values))
     except (KeyError, TypeError) as err:
-        raise ValueError(f"an incomplete {record['type']} event") from err
-
-
-def _tupled(value: Any) -> Any:
-    """JSON knows no tuples; an event holds no lists."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+        raise ValueError(f"an incomplete {name} event") from err
 
 
 class EventLog:
@@ -253,7 +218,7 @@ class EventLog:
 
     Writers take turns; the ring has a lock of its own, held for microseconds, so that a disk that hangs in the middle
     of a line stops no reader. A write error of the file (a full disk) is kept in :attr:`write_error` and does not
-    stop the ring: the loop looks at it between steps.
+    stop the ring: the loop looks at it between steps. What could not be written follows when there is room again.
 
     Args:
         path: the file to go on in, if any yet.
@@ -268,7 +233,7 @@ class EventLog:
         self._ring: deque[Entry] = deque(maxlen=ring_size)
         self._lock = threading.Lock()
         self._ring_lock = threading.Lock()
-        self._file: TextIO | None = None
+        self._file: LineFile | None = None
         self._seq = 0
         self.write_error: OSError | None = None
         if path is not None:
@@ -287,9 +252,9 @@ class EventLog:
         tail = last_entry(path)
         with self._lock:
             early = list(self._ring)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - closed in close()
+            self._file = LineFile(path)
             if tail.torn:
-                self._file.write("\n")
+                self._file.append("")
             offset = tail.seq
             moved = deque((Entry(e.seq + offset, e.time, e.event) for e in early), maxlen=self._ring.maxlen)
             with self._ring_lock:
@@ -319,23 +284,45 @@ class EventLog:
             newest = [entry for _, entry in zip(range(missing), reversed(self._ring), strict=False)]
         return newest[::-1]
 
+    def flush(self) -> None:
+        """Wait until all that was told is on the disk, holding up no writer; failing is :attr:`write_error`."""
+        try:
+            with self._lock:
+                copy = self._file.duplicate() if self._file is not None else None
+            if copy is not None:
+                flush_descriptor(copy)
+        except OSError as err:
+            self.write_error = err
+
     def close(self) -> None:
         """Close the file; the ring stays readable."""
         with self._lock:
             file, self._file = self._file, None
-            try:
-                if file is not None:
-                    file.close()
-            except OSError as err:
-                self.write_error = err
+            if file is not None:
+                file.close()
+                self.write_error = file.error
+
+    def settle(self) -> None:
+        """Write what could not be written when it was told.
+
+        Raises:
+            DiskError: it still cannot; everything is kept.
+        """
+        with self._lock:
+            if (file := self._file) is None:
+                return
+            file.write()
+            self.write_error = file.error
+            if file.error is not None:
+                raise disk_error(file.error, file.path) from file.error
+            lost, file.lost = file.lost, 0
+        if lost:
+            self.append(Log("warning", f"{lost} events are not in {file.path.name}: the disk was full for too long"))
 
     def _write(self, entry: Entry) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.write(entry.to_json() + "\n")
-        except OSError as err:
-            self.write_error = err
+        if self._file is not None:
+            self._file.append(sealed(entry.to_json()))
+            self.write_error = self._file.error
 
 
 @dataclass(frozen=True)
@@ -350,28 +337,28 @@ def last_entry(path: Path) -> LogTail:
     """Read the end of an event file; (0, False) where there is none."""
     if not path.exists():
         return LogTail(0, False)
-    with open(path, "rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 65_536))
-        lines = file.read().split(b"\n")
-    torn = lines[-1] != b""
-    for line in reversed(lines[:-1]):
-        try:
-            return LogTail(entry_from_json(line.decode()).seq, torn)
-        except ValueError:
-            continue
-    return LogTail(0, torn)
+    with open_to_read(path) as file:
+        size, back = file.seek(0, 2), 65_536
+        while True:
+            file.seek(max(0, size - back))
+            lines = file.read().split(b"\n")
+            for line in reversed(lines):  # the last one may lack no more than its end
+                with contextlib.suppress(ValueError):
+                    return LogTail(entry_from_json(line.decode()).seq, lines[-1] != b"")
+            if back >= size:
+                return LogTail(0, lines[-1] != b"")
+            back *= 8
 
 
-def replay(path: Path) -> Iterator[Entry]:
-    """Yield every whole event line of a file; torn or foreign lines are passed over.
+def replay(path: Path, *only: type[Event]) -> Iterator[Entry]:
+    """Yield every whole event line of a file, or those of the kinds ``only``; torn or foreign lines are passed over.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                yield entry_from_json(line)
-            except ValueError:
-                continue
+    names = [f'"type": "{kind.__name__}"'.encode() for kind in only] or [b""]
+    with open_to_read(path) as file:
+        while line := file.readline(_LONGEST_LINE):  # pieces of a longer one are no events
+            if any(name in line for name in names):
+                with contextlib.suppress(ValueError):
+                    yield entry_from_json(line.decode("utf-8", "replace"))

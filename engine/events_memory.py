@@ -1,4 +1,4 @@
-"""What a run tells of memory and time: sampled, measured, forecast, and when a step takes longer than it did.
+"""What a run tells of memory, time and room: sampled, measured, forecast, and what runs short.
 
 A part of :mod:`engine.events`, which every reader imports them from. Sizes in GiB, times in seconds.
 """
@@ -89,3 +89,35 @@ class Slowed:
     cause: str
     text: str
     changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DiskTight:
+    """The disk of the run's folder has room for ``saves`` more saves; told when they get few, and when many again.
+
+    ``free_gb`` is free, ``save_gb`` what a save takes while it is written. ``removable`` names files and folders that
+    nobody needs to go on, the oldest first, with their sizes in bytes (``sizes``); nothing removes them unasked.
+    """
+
+    saves: int
+    free_gb: float
+    save_gb: float
+    removable: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SteppedDown:
+    """Memory ran out, and a setting was changed so that the run goes on; no step is lost or made twice.
+
+    ``stage`` is "loading", "probing", "training" or "sampling"; ``step`` the optimizer step that is done
+    again, or the last one done where it was none. ``setting`` is what was changed, from ``before`` to ``after``
+    ("empty_cache" with both empty: memory that torch kept was given back). ``reason`` is what torch said.
+    """
+
+    stage: str
+    step: int
+    setting: str
+    before: str
+    after: str
+    reason: str

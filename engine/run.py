@@ -7,36 +7,45 @@ drive it and nothing else of the engine. Importing this module does not import t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import logging
 import os
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from engine.commands import Command, CommandQueue
 from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.errors import EngineError, RunError
 from engine.events import EventLog, Log, RunDone, RunFailed, StateChanged
-from engine.files import RunFolder, create_run_folder, default_cache_dir, disk_error, keep_code_in
+from engine.explain import explain
+from engine.files import (
+    RunFolder,
+    create_run_folder,
+    default_cache_dir,
+    disk_error,
+    keep_code_in,
+    opened_here,
+    others_may_write,
+)
+from engine.hardware.lost import is_lost
 from engine.hardware.monitor import MemorySampler
+from engine.hardware.scarcity import to_lower
+from engine.locks import lock_folder
 from engine.text import safe_text
+from engine.training.generations import next_step
 
 if TYPE_CHECKING:
     from engine.trainer import Outcome
+    from engine.training.outlook import Outlook as Outlook
 
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""
-
-LOCK_PATIENCE_S = 1.0
-"""How long a run that is locked is asked for again before it counts as being trained."""
 
 
 class Run:
@@ -52,9 +61,11 @@ class Run:
                                                               │ │   SaveNow, by cadence────> saving ───┤
                                                               │ └──────────────────────────────────────┘
                                                               ├─captions edited─> caching ──> training
+                                                              ├─disk refuses────> paused    (a reason is given)
                                                               ├─Pause───────────> paused    (held on the GPU)
                                                               └─Pause(release)──> released  (GPU memory freed)
         paused, released ──Resume──> training     paused, released ──StopNow──> stopped
+        paused by the disk ──it takes what is written──> the state before
         any state ──error──> failed
 
     ``finished``, ``stopped`` and ``failed`` are final; a stopped or failed run goes on through :func:`open_run`.
@@ -106,20 +117,23 @@ class Run:
         """ "finished", "stopped" or "failed"; None while the run goes on."""
         return self.state if self.state in ENDED else None
 
-    def _enter(self, state: str) -> str:
+    def _enter(self, state: str, reason: str = "") -> str:
         before = self.state
         if state != before:
             self.state = state
-            self.events.append(StateChanged(state))
+            self.events.append(StateChanged(state, reason))
         return before
 
     def _main(self) -> None:
+        lost = False
         try:
             outcome = self._work()
         except EngineError as err:
+            lost = is_lost(err)
             self._fail(err.title, err.detail, err.hint)
-        except Exception as err:  # the edge of the engine's thread: everything becomes an event
-            self._fail(*_explain(err, self.folder))
+        except BaseException as err:  # the edge of the engine's thread: everything becomes an event
+            lost = is_lost(err)
+            self._fail(*explain(err, self.folder))
         else:
             self.events.append(
                 RunDone(outcome.reason, outcome.step, outcome.epoch, outcome.lora, round(outcome.elapsed_s, 3))
@@ -127,7 +141,8 @@ class Run:
             self._enter(outcome.reason)
         finally:
             self.events.close()
-            _free_gpu()
+            if not lost:  # else every further call into CUDA fails, or hangs
+                _free_gpu()
 
     def _work(self) -> Outcome:
         if helper_rank():
@@ -143,6 +158,9 @@ class Run:
                 self.events.open_file(self.folder.events)
             except OSError as err:
                 raise disk_error(err, self.folder.events) from err
+            if who := others_may_write(self.folder.root):
+                text = f"Others may change what this run goes on from in {safe_text(self.folder.root, 400)}: {who}"
+                self.events.append(Log("warning", text))
             return self._train(self.folder)
 
     def _train(self, folder: RunFolder) -> Outcome:
@@ -154,7 +172,9 @@ class Run:
 
         control = Control(self._commands, self.events)
         trainer = Trainer(self.config, folder, self.events, control, self._enter)
-        sampler = MemorySampler(self.events, peak=trainer.peak_gb, uuid=trainer.gpu_uuid)
+        sampler = MemorySampler(
+            self.events, peak=trainer.peak_gb, uuid=trainer.gpu_uuid, hint=lambda: to_lower(self.config)
+        )
         sampler.start()
         try:
             return trainer.train()
@@ -165,7 +185,10 @@ class Run:
         trace = traceback.format_exc()
         if self.folder is not None:
             # A full disk is a likely reason to be here; the event in the ring says the same.
-            with contextlib.suppress(OSError), open(self.folder.log, "a", encoding="utf-8") as log:
+            with (
+                contextlib.suppress(OSError),
+                open(self.folder.log, "a", encoding="utf-8", opener=opened_here) as log,
+            ):
                 log.write(safe_text(trace, 100_000, newlines=True) + "\n")
         self.events.append(
             RunFailed(
@@ -188,10 +211,11 @@ def open_run(folder: Path) -> Run:
     """Take up a run that was stopped or broke off, from its folder.
 
     Raises:
-        RunError: the folder holds no run.
+        RunError: the folder holds no run, or one whose parts lead out of it.
         ConfigError: its configuration cannot be read.
     """
     place = RunFolder(folder.resolve())
+    place.refuse_links()
     if not place.config.is_file():
         raise RunError(
             "No run stands there",
@@ -201,49 +225,34 @@ def open_run(folder: Path) -> Run:
     return Run(load_config(place.config), resume_from=place.root)
 
 
-@contextlib.contextmanager
-def lock_folder(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's lock, so that no second process trains in the same folder.
+def last_saved_step(folder: RunFolder) -> int:
+    """The step that the newest training state is named for, 0 without one; whether it is whole is not looked at."""
+    return next_step(folder.states) - 1
+
+
+def outlook(folder: Path) -> Outlook:
+    """What resuming the run in ``folder`` would do; nothing is changed. Reads the disk: not for a thread that draws.
 
     Raises:
-        RunError: another process holds it, named.
-        DiskError: the lock file cannot be made.
+        EngineError: of the kind of what stands in the way, see :func:`engine.training.outlook.look_ahead`; a
+            RunError where the folder holds no run.
     """
-    try:
-        file = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as err:
-        raise disk_error(err, folder.lock) from err
-    with file:
-        # `kiln runs` takes the lock for an instant to see whether it is held: that is no reason to refuse.
-        end = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as err:
-                if time.monotonic() >= end:
-                    hint = "Wait for it, or stop it."
-                    raise RunError("This run is being trained already", _holder(file), hint) from err
-                time.sleep(0.05)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+    from engine.training.outlook import look_ahead
 
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    return f"by the process {safe_text(file.read(20).strip())}"
+    run = open_run(folder)
+    assert run.folder is not None
+    return look_ahead(run.folder, run.config)
 
 
 @contextlib.contextmanager
 def log_to(path: Path, events: EventLog) -> Iterator[None]:
     """Send what is logged (warnings and worse) to ``path`` meanwhile, and what our own modules log to the user too.
 
-    Escape sequences are made harmless.
+    Escape sequences are made harmless and secrets hidden; in messages that libraries print by handlers of their own
+    too.
     """
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, events)
     except OSError as err:
         raise disk_error(err, path) from err
     handler.setLevel(logging.WARNING)
@@ -251,14 +260,32 @@ def log_to(path: Path, events: EventLog) -> Iterator[None]:
     root, ours, teller = logging.getLogger(), logging.getLogger("engine"), _Teller(events)
     root.addHandler(handler)
     ours.addHandler(teller)
+    former = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_SafeRecord)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        logging.setLogRecordFactory(former)
         ours.removeHandler(teller)
         root.removeHandler(handler)
         handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that tells of a disk which refuses it, instead of printing a traceback over the screen."""
+
+    def __init__(self, path: Path, events: EventLog) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.events = events
+        self.refused = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Tell once."""
+        if not self.refused:
+            self.refused = True
+            self.events.append(Log("warning", safe_text(f"{self.baseFilename} cannot be written any more", 2000)))
 
 
 class _Teller(logging.Handler):
@@ -268,6 +295,11 @@ class _Teller(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.events.append(Log("warning", safe_text(record.getMessage(), 2000)))
+
+
+class _SafeRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return safe_text(super().getMessage(), 20_000, newlines=True)
 
 
 class _SafeFormatter(logging.Formatter):
@@ -280,32 +312,6 @@ def _free_gpu() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()
-        torch.cuda.empty_cache()
-
-
-def _explain(err: Exception, folder: RunFolder | None) -> tuple[str, str, str]:
-    """Title, detail and hint for an exception that nobody expected."""
-    kind = type(err).__name__
-    if kind == "OutOfMemoryError":
-        # Outside the steps and what else the ladder does again, or in one of several processes, where there is none.
-        return (
-            "The GPU is out of memory",
-            str(err).split("\n")[0] + _tried(folder),
-            'Set training.gradient_checkpointing = "full" and memory.precision = "int8", or lower '
-            "dataset.resolution, training.batch_size or lora.rank.",
-        )
-    if isinstance(err, MemoryError):
-        return "The computer is out of memory", str(err), "Close other programs, or use a smaller model file (fp8)."
-    if isinstance(err, OSError) and err.errno is not None:
-        failed = disk_error(err, folder.root if folder else Path.cwd())
-        return failed.title, failed.detail, failed.hint
-    where = f"; the traceback is in {folder.log}" if folder else ""
-    return f"Unexpected {kind}", str(err), f"This is a defect of lorakiln: please report it{where}."
-
-
-def _tried(folder: RunFolder | None) -> str:
-    """What was changed before, in words for the end of a sentence."""
-    from engine.memory.rungs import read_taken
-
-    taken, _ = read_taken(folder.memory) if folder else ([], "")
-    return "; changed before: " + "; ".join(map(str, taken)) if taken else "; no rung of memory.ladder helps there"
+        # The run has told its end; a card that is lost only now is the next one's to tell.
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()

@@ -19,20 +19,26 @@ from engine.commands import Pause
 from engine.config import RunConfig
 from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import EngineError, RunError
-from engine.events import EpochDone, EventLog, Log, RunStarted, StopPlanned
+from engine.events import EventLog, Log, RunStarted, StopPlanned
 from engine.files import RunFolder
-from engine.training.checkpoint import Place, generations, load_newest, next_step
+from engine.hardware.lost import unless_lost
+from engine.training.checkpoint import Place, load_newest
 from engine.training.control import Control
 from engine.training.device import Compute, compute_for
-from engine.training.keeper import Keeper
+from engine.training.faults import Faults, Unmendable
+from engine.training.generations import generations, next_step
+from engine.training.keeper import Keeper, due
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
 from engine.training.measurer import Measurer
+from engine.training.nonfinite import Corrupted, NonFinite
+from engine.training.patience import Patience
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
 from engine.training.probe import is_wanted, probe_largest
 from engine.training.products import settle_products
 from engine.training.release import leave_gpu, return_to_gpu, room_on_host, states_on_host
+from engine.training.room import Room
 from engine.training.step import Stepper
 from engine.training.takes import Takes
 from engine.training.watch import Watch
@@ -57,7 +63,7 @@ class Trainer:
         folder: the run's folder, made.
         events: where everything is told.
         control: what the user asks.
-        enter: enters a state of the run and returns the one before.
+        enter: enters a state of the run, with a reason if there is one, and returns the one before.
     """
 
     kit: Kit
@@ -66,6 +72,8 @@ class Trainer:
     keeper: Keeper
     measurer: Measurer
     takes: Takes
+    patience: Patience
+    faults: Faults
 
     def __init__(
         self,
@@ -73,7 +81,7 @@ class Trainer:
         folder: RunFolder,
         events: EventLog,
         control: Control,
-        enter: Callable[[str], str],
+        enter: Callable[..., str],
     ) -> None:
         self.config = config
         self.folder = folder
@@ -100,12 +108,12 @@ class Trainer:
             self.ledger.start(self.ledger.place)
             if self.ledger.place.step == 0:
                 self.measurer.begin()
-            if self.ledger.place.step == 0 and self.config.sampling.at_start and self.config.sampling.prompts:
-                self.keeper.sample()
+            if self.keeper.samples_missing():
+                self.patience.persist(self.keeper.sample)
             self.enter("training")
             try:
                 return self._finish(stopped=self._loop())
-            except Exhausted:
+            except (Exhausted, Unmendable):
                 if self.ledger.place.step:
                     self.keeper.save_state()
                 raise
@@ -122,6 +130,7 @@ class Trainer:
         """Make everything a loop needs; what has to be closed again, however the run ends, goes to ``made``."""
         config, events = self.config, self.events
         self.enter("preparing")
+        self.control.take_up_plan(self.folder.events)
         base = check_base(config)
         compute = self.compute = compute_for(config)
         self.enter("caching")
@@ -132,14 +141,13 @@ class Trainer:
         self.kit = ladder.load(
             lambda: build_kit(ladder.config, base, compute, prepared, events, self.control, resuming)
         )
-        made.callback(self.kit.lean.close)
+        made.push(unless_lost(self.kit.lean.close))
         if compute.device.type != "cpu":  # a processor is shared by all: its steps are never alike
             self.ledger.watch = Watch(lambda: ladder.config, self.kit.lean.source.plan.sizes)
         self.stepper = Stepper(config, self.kit)
         if reason := self.stepper.gate.reason:
             events.append(Log("info", f"The host waits for the GPU in each step: {reason}"))
-        self.keeper = Keeper(config, self.folder, events, self.kit, self.ledger, self.enter, pool=self.kit.lean.pool)
-        made.callback(self.keeper.close)
+        self._keep(compute, made)
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
         ladder.attempt(
@@ -150,9 +158,11 @@ class Trainer:
         )
         self.kit.painter.spare = self._without_states
         self.measurer = Measurer(config, self.kit, prepared.measured, events, self.enter)
+        self.faults = Faults(config, self.keeper, events)
         self.takes = Takes(self.keeper, self.history, self.control)
         if compute.is_main:
-            self.takes.begin(self.ledger.place.step)
+            self.keeper.room.begin(self.keeper.save_size())
+            self.patience.persist(lambda: self.takes.begin(self.ledger.place.step))
         order = prepared.order
         events.append(
             RunStarted(
@@ -173,6 +183,18 @@ class Trainer:
             ladder.attempt(
                 lambda: probe_largest(self.kit, config, events, self.control), "probing", self.ledger.place.step
             )
+
+    def _keep(self, compute: Compute, made: ExitStack) -> None:
+        """Make what sees to the disk."""
+        config, events = self.config, self.events
+        room = Room(self.folder, events, config.saving.keep_states)
+        made.callback(room.close)
+        keeper = self.keeper = Keeper(
+            config, self.folder, events, self.kit, self.ledger, self.enter, room, self.kit.lean.pool
+        )
+        made.push(unless_lost(keeper.close, keeper.abandon))
+        alone = compute.processes == 1
+        self.patience = Patience(room, events, self.control, self.ledger, keeper.settle, self.enter, alone)
 
     def _prepare(self, base: Base, compute: Compute) -> Prepared:
         """Scan and fill the caches in the main process; the others then find them full.
@@ -196,16 +218,32 @@ class Trainer:
         return prepared or prepare(self.config, base, compute, self.events, lambda: False, self.history, samples)
 
     def _loop(self) -> bool:
-        """Every step that is left; True if the user ended the run."""
+        """Every step that is left, again from where one was not finite; True if the user ended the run."""
+        while True:
+            try:
+                stopped = self._turns()
+                self.ledger.flush()
+                self.keeper.settle()
+                self.faults.settle()
+                return stopped
+            except (NonFinite, Corrupted) as err:
+                self.faults.mend(err)
+
+    def _turns(self) -> bool:
+        """Steps from the place on; True if the user ended the run."""
         order = self.kit.prepared.order
+        self._agree()
         for turn in order.turns(after=self.ledger.place.step):
+            if turn.index == 0 and self.control.stop_due(turn.epoch - 1):
+                return True  # broken off between the end of the epoch and that of the run
             self.control.epoch = turn.epoch
             if self._obey() or (turn.index == 0 and turn.epoch > 1 and self._take_captions(turn.epoch)):
                 return True
-            self._step(turn)
+            if not self.faults.leave_out(turn):
+                self._step(turn)
             epoch_over = order.ends_epoch(turn)
             if epoch_over:
-                self._tell_epoch()
+                self.ledger.tell_epoch()
             self._keep_cadence(epoch_over)
             if epoch_over and self.control.stop_due(turn.epoch) and turn.step < order.total_steps:
                 return True
@@ -215,10 +253,14 @@ class Trainer:
         """One optimizer step over this process's micro-batches; on a lower rung where memory runs out in it."""
         self.ladder.begin(turn.step)
         told = self.ladder.attempt(
-            lambda: self.stepper.step(turn), "training", turn.step, undo=self.stepper.take_back
+            lambda: self.stepper.step(turn, self.faults.look_at(turn.step)),
+            "training",
+            turn.step,
+            undo=self.stepper.take_back,
         )
         self.kit.tell(self.events)
         self.ledger.add(told)
+        self.faults.settle()
 
     def _without_states(self) -> AbstractContextManager[None]:
         """Sampling without the optimizer's states on the GPU."""
@@ -231,7 +273,7 @@ class Trainer:
         ended = False
         if self.kit.compute.is_main:
             try:
-                texts = self.takes.find(epoch)
+                texts = self.patience.persist(lambda: self.takes.find(epoch))
             except Stopped:
                 ended = True
             ended = self._come_back(ended)
@@ -263,11 +305,7 @@ class Trainer:
         if self.control.pause and not self.control.stop_now:
             self._hold()
         if self.events.write_error is not None:
-            raise RunError(
-                "The run's events can no longer be written",
-                f"{self.folder.events}: {self.events.write_error}",
-                "Free some space, then resume the run.",
-            )
+            self.patience.persist(self.events.settle)
         return self.control.stop_now
 
     def _agree(self) -> None:
@@ -277,18 +315,21 @@ class Trainer:
 
     def _serve(self) -> None:
         """Save and sample if asked; a save that went wrong meanwhile comes to light here."""
-        self.keeper.check()
+        self.patience.persist(self.keeper.check)
+        self.patience.tidy()
+        if self.control.save_now or self.control.sample_now:
+            self.ledger.flush()  # what goes back to an earlier step leaves the wish standing
         if self.control.save_now:
             self.control.save_now = False
-            self.keeper.save("manual")
+            self.patience.persist(lambda: self.keeper.save("manual"))
         if self.control.sample_now:
             self.control.sample_now = False
-            self.keeper.sample()
+            self.patience.persist(self.keeper.sample)
 
     def _hold(self, released: bool = False) -> None:
         """Wait until the pause is taken back or the run is stopped; ``released``: the GPU is free already."""
         self.ledger.flush()
-        self.keeper.settle()
+        self.patience.persist(self.keeper.settle)
         began = time.monotonic()
         self.enter("released" if released else "paused")
         while True:
@@ -306,7 +347,7 @@ class Trainer:
         self.enter("training")
 
     def _release(self) -> bool:
-        """Free the GPU if the host has room; False if it has not and the run only holds."""
+        """Free the GPU if host and disk have room; False if they have not and the run only holds."""
         if self.kit.compute.device.type == "cuda":
             needed, free = room_on_host(self.kit)
             if needed > free:
@@ -315,7 +356,7 @@ class Trainer:
                 self.control.pause = replace(self.control.pause, release=False) if self.control.pause else None
                 return False
             # Coming back may find the GPU taken by others: nothing done so far may hang on that.
-            self.keeper.save_state()
+            self.patience.persist(self.keeper.save_state)
             leave_gpu(self.kit)
         self.enter("released")
         return True
@@ -331,36 +372,26 @@ class Trainer:
             return False
         return True
 
-    def _tell_epoch(self) -> None:
-        self.ledger.flush()
-        place = self.ledger.place
-        self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / place.index))
-
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
-        place, saving, sampling = self.ledger.place, self.config.saving, self.config.sampling
+        place, saving = self.ledger.place, self.config.saving
         self.measurer.tell_size(place.step)
         if self.measurer.due(place.step, place.epoch, epoch_over):
             self.ledger.flush()
             self.measurer.measure(place.step, place.epoch)
-        drawn = _due(place.step, sampling.every_steps) or (epoch_over and _due(place.epoch, sampling.every_epochs))
-        if drawn and sampling.prompts:
-            self.keeper.sample()
+        if self.keeper.samples_due(epoch_over):
+            self.patience.persist(self.keeper.sample)
         # Saving comes last: a state says that everything of its step is done.
-        if epoch_over and _due(place.epoch, saving.every_epochs):
-            self.keeper.save("epoch")
-        elif _due(place.step, saving.every_steps):
-            self.keeper.save("step")
+        if epoch_over and due(place.epoch, saving.every_epochs):
+            self.patience.persist(lambda: self.keeper.save("epoch"))
+        elif due(place.step, saving.every_steps):
+            self.patience.persist(lambda: self.keeper.save("step"))
         elif self.keeper.state_due():
-            self.keeper.save_state(wait=False)
+            self.patience.persist(lambda: self.keeper.save_state(wait=False))
 
     def _finish(self, stopped: bool) -> Outcome:
         if self.ledger.place.step:
-            self.keeper.save("stop" if stopped else "final")
+            self.patience.persist(lambda: self.keeper.save("stop" if stopped else "final"), last=True)
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)
-
-
-def _due(count: int, every: int) -> bool:
-    return every > 0 and count % every == 0

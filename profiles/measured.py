@@ -27,6 +27,7 @@ from typing import Any
 import platformdirs
 
 from engine.files import atomic_write, disk_error, slug
+from engine.sealed import sealed, unsealed
 from engine.text import safe_text
 from profiles.schema import GIB, NONE, Correction, Machine, Settings
 
@@ -138,14 +139,14 @@ class Measured:
         with _alone(path):
             kept = [*self._known(machine), measurement][-MOST:]
             table = {"format": FORMAT, "measurements": [asdict(each) for each in kept]}
-            atomic_write(path, json.dumps(table, indent=1))
+            atomic_write(path, sealed(json.dumps(table, indent=1)))
 
     def _read(self, path: Path) -> list[Measurement]:
         """What a file holds; nothing of one that is damaged or of another format, which is set aside."""
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise ValueError("larger than any of ours")
-            table = json.loads(path.read_bytes())
+            table = unsealed(path.read_bytes())
             if not isinstance(table, dict) or table.get("format") != FORMAT:
                 raise ValueError("of another format")
             return [_measurement(each) for each in table["measurements"]]
@@ -153,7 +154,7 @@ class Measured:
             return []
         except OSError as err:
             self._say(f"{safe_text(path, 400)} cannot be read ({safe_text(err.strerror, 100)})")
-        except (ValueError, KeyError, TypeError, RecursionError) as err:
+        except (ValueError, KeyError, TypeError) as err:
             self._set_aside(path, err)
         return []
 

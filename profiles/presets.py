@@ -6,12 +6,12 @@ over as it is. In prompts ``{trigger}`` stands for the trigger word. No torch.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from engine.config_file import parse_toml, read_text
 from engine.errors import ConfigError
 from engine.text import safe_text
 from profiles.recipes import Recipe, all_recipes
@@ -79,7 +79,7 @@ def preset(name: str) -> Preset:
 
 def _pocket() -> Preset:
     """The demonstration without its paths, as a preset for the pocket model."""
-    table = tomllib.loads((FOLDER / "demo.toml").read_text(encoding="utf-8"))
+    table = parse_toml(read_text(FOLDER / "demo.toml"), FOLDER / "demo.toml")
     for key in ("version", "name", "seed"):
         del table[key]
     del table["dataset"]["folders"], table["dataset"]["captions"], table["validation"]["folder"]

@@ -5,12 +5,12 @@ The values are data, in ``starters/*.toml``; this module finds the files they be
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import engine
 from engine.config import RunConfig
+from engine.config_file import parse_toml, read_text
 from engine.errors import ConfigError
 from engine.files import slug
 
@@ -26,8 +26,12 @@ def demo_config(runs_dir: Path) -> RunConfig:
 
     Args:
         runs_dir: where its run's folder is made; its caches go to ``.cache`` in there.
+
+    Raises:
+        ConfigError: the file, a part of the program, is gone or damaged.
     """
-    values: dict[str, Any] = tomllib.loads((FOLDER / "demo.toml").read_text(encoding="utf-8"))
+    path = FOLDER / "demo.toml"
+    values: dict[str, Any] = parse_toml(read_text(path), path)
     values["runs_dir"] = runs_dir.absolute()
     values["cache_dir"] = runs_dir.absolute() / ".cache"
     values["model"] = pocket_model() | values.get("model", {})
@@ -56,9 +60,9 @@ def starter(recipe: str, name: str) -> str:
     """The text of a starter configuration with ``name`` filled in, comments and all.
 
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: there is no such recipe, or its file, a part of the program, is damaged.
     """
     if recipe not in STARTERS:
         raise ConfigError("No such recipe", f"known are {', '.join(STARTERS)}", "")
-    text = (FOLDER / f"{recipe}.toml").read_text(encoding="utf-8")
+    text = read_text(FOLDER / f"{recipe}.toml")
     return text.replace('name = "NAME"', f'name = "{slug(name)}"', 1)

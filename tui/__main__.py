@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 COMMANDS = {
     "attach": "come back to the workstation of a folder, and to the run it trains",
@@ -44,6 +44,7 @@ exit codes: 0 done, 1 failed, 2 bad input or usage, 3 run stopped on request, 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `kiln` with ``argv`` (default: the process's) and return its exit code."""
     _set_environment()
+    sys.excepthook = _tell_uncaught
     if os.environ.get("RANK", "0") != "0":
         # One of several processes of a run (`accelerate launch`): only the main one speaks.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -75,6 +76,16 @@ def _set_environment() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # What imports make stays; looking for garbage among it every 700 objects is a tenth of the time to first frame.
     gc.set_threshold(50_000)
+
+
+def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A defect of ours: its traceback, without secrets and without what a terminal would obey."""
+    import traceback
+
+    from engine.text import safe_text
+
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(safe_text(text, 100_000, newlines=True), file=sys.stderr, end="")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -135,16 +146,17 @@ def _without_command(parser: argparse.ArgumentParser, words: list[str], name: st
 
         print(f"lorakiln {VERSION}")
         return 0
+    from engine.text import safe_text
     from tui.launch import full_screen, lacking
 
     if (lack := lacking()) is None:
         return _tell_errors(lambda: full_screen({}, args.foreground))
     if sys.stdin.isatty() and sys.stdout.isatty():  # somebody looks on who knows what `kiln` is
         hint = "`kiln train RUN.toml` shows its progress in plain lines."
-        print(f"The workstation cannot open here: {lack.detail}. {hint}", file=sys.stderr)
+        print(f"The workstation cannot open here: {safe_text(lack.detail)}. {hint}", file=sys.stderr)
         return 2
     parser.print_help()
-    print(f"\nThe workstation cannot open here: {lack.detail}.", file=sys.stderr)
+    print(f"\nThe workstation cannot open here: {safe_text(lack.detail)}.", file=sys.stderr)
     return 2
 
 

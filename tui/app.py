@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from textual.events import Event, Key
 
 from engine.errors import EngineError
+from engine.text import safe_text
 from tui.glyphs import terminal_is_ascii
 from tui.habits import Habits
 from tui.screens.workbench import Workbench
-from tui.terminal.driver import Terminal, driver_on
+from tui.terminal.driver import NOISE, Terminal, driver_on
+from tui.terminal.host_log import log_text
 from tui.terminal.traits import Traits
 from tui.workplace import Workplace
 
@@ -63,6 +65,8 @@ class KilnApp(Habits):
         self.slowed = lambda: workplace.view.slowed
         self.detachable = detachable
         self._terminal = terminal
+        if terminal is not None:  # not Textual's, which know the application
+            self._capture_stdout = self._capture_stderr = NOISE  # type: ignore[assignment]
         self.leaving = ""
         """How the screen is about to end; empty while it is not."""
         self.pool = ThreadPoolExecutor(2, thread_name_prefix="pictures")
@@ -108,13 +112,6 @@ class KilnApp(Habits):
         if folder is not None and self._terminal is not None:
             self._terminal.send_noise_to(folder.log)
             self._noise.stop()
-
-    def _print(self, text: str, stderr: bool = False) -> None:
-        """Python's own prints, which Textual catches, go where the noise goes."""
-        if self._terminal is None:
-            super()._print(text, stderr)
-        else:
-            os.write(2, text.encode("utf-8", "replace"))
 
     async def on_event(self, event: Event) -> None:
         """Note when somebody types: plots wait for them."""
@@ -177,9 +174,9 @@ class KilnApp(Habits):
     def _fatal_error(self) -> None:
         """Keep the traceback, without local variables, and close."""
         if self.leaving:  # widgets that were still being mounted: a matter for the log, not for the user
-            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+            log_text(traceback.format_exc())
         else:
-            self.crash = traceback.format_exc()
+            self.crash = safe_text(traceback.format_exc(), 100_000, newlines=True)
         self._close_messages_no_wait()
 
     def _print_error_renderables(self) -> None:
@@ -190,5 +187,5 @@ class KilnApp(Habits):
             console = Console(file=io.StringIO(), width=100, no_color=True)
             for renderable in self._exit_renderables:
                 console.print(renderable)
-            self.crash = str(console.file.getvalue())  # type: ignore[attr-defined]
+            self.crash = safe_text(console.file.getvalue(), 100_000, newlines=True)  # type: ignore[attr-defined]
         self._exit_renderables.clear()

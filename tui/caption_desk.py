@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from engine.dataset.breaks import ANY_BREAK, breaks_kept
 from engine.dataset.edits import CaptionChanged, CaptionFile, open_caption, write_caption
 from engine.errors import DatasetError, DiskError, EngineError
 from engine.text import safe_text
@@ -76,7 +77,7 @@ class Sheet:
 
     @property
     def altered(self) -> bool:
-        """Whether the file has line breaks that editing turns into plain ones (U+2028 and such)."""
+        """Whether the file has line breaks (U+2028 and such) that become plain ones in lines that are edited."""
         return self.clean != self.base.text
 
 
@@ -109,7 +110,8 @@ class CaptionDesk:
         self._seen: SimpleQueue[tuple[Sheet, Seen]] = SimpleQueue()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="captions")
         self._writes: list[Future[None]] = []
-        self._keeper = Keeper(session, keep, self._pool)
+        self.keeper = Keeper(session, keep, self._pool)
+        """Has the writing thread write new drafts down."""
         self.current: Sheet | None = None
         self.tell: Callable[[], None] | None = None
         """Called in the writing thread after every write: time for :meth:`collect`."""
@@ -186,7 +188,7 @@ class CaptionDesk:
                 sheet.problem = outcome
         if ended:
             self._remember()
-            self._keeper.keep()
+            self.keeper.keep()
         return ended
 
     def tend(self, sheet: Sheet | None) -> None:
@@ -194,7 +196,7 @@ class CaptionDesk:
 
         A disk that hangs must not hang the screen; :meth:`take_looks` has what was seen.
         """
-        self._keeper.keep()
+        self.keeper.keep()
         if sheet is None or sheet.writing is not None or (self._looking is not None and not self._looking.done()):
             return
 
@@ -263,7 +265,7 @@ class CaptionDesk:
         # Twice: a text may have gone on while its former state was being written.
         for _ in range(2):
             self.save_all()
-            wait([*self._writes, *self._keeper.writes], timeout_s / 2)
+            wait([*self._writes, *self.keeper.writes], timeout_s / 2)
             ended += self.collect()
         return ended
 
@@ -319,10 +321,7 @@ class CaptionDesk:
 
 def shown(text: str) -> str:
     """``text`` as the editor has it: it takes every line break that Unicode knows for a plain one."""
-    lines = text.splitlines()
-    if not text or text.endswith("\n"):
-        lines.append("")
-    return "\n".join(lines)
+    return ANY_BREAK.sub("\n", text)
 
 
 def draft_of(sheet: Sheet) -> Draft:
@@ -333,7 +332,7 @@ def draft_of(sheet: Sheet) -> Draft:
 def written(base: CaptionFile, text: str) -> CaptionFile | EngineError:
     """What stands in the file once ``text`` is written over ``base``, or why it is not. Waits for the disk."""
     try:
-        return write_caption(base, text)
+        return write_caption(base, breaks_kept(base.text, text))
     except EngineError as err:
         return err
     except (OSError, ValueError) as err:

@@ -65,6 +65,8 @@ class Row:
     """What the picture's header says: JPEG, PNG ..."""
     repeats: int = 1
     regularization: bool = False
+    caption_listed: bool = False
+    """The folder's walk found the caption: where it is a link, it leads nowhere outside."""
     caption_mark: Mark = UNREAD
     picture_mark: Mark = UNREAD
     counted: str | None = None
@@ -114,13 +116,15 @@ def row_of(pair: Pair, dataset: DatasetConfig, known: Row | None = None, prefix:
     row = known or Row(pair.path, name, text, haystack=haystack(name, ""))
     if row.caption_path != text:
         row.caption_path, row.caption_mark = text, UNREAD
+    row.caption_listed = pair.caption is not None
     row.repeats, row.regularization = pair.repeats, pair.regularization
     return row
 
 
 def read_caption_of(row: Row, dataset: DatasetConfig) -> bool:
     """Read the caption's file if it is not as it was read last; returns whether it was."""
-    mark = mark_of(row.caption_path)
+    followed = row.caption_listed or not os.path.islink(row.caption_path)
+    mark = mark_of(row.caption_path) if followed else None
     if mark == row.caption_mark:
         return False
     problems: list[Problem] = []

@@ -80,6 +80,8 @@ class CatalogThread:
     def _the_decoder(self) -> Decoder:
         if self._decoder is None:
             self._decoder = Decoder()
+        if self._reader is not None:
+            self._decoder.admit(self._reader.dataset.max_megapixels)
         return self._decoder
 
     def _tell(self) -> None:

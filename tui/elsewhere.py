@@ -10,21 +10,13 @@ from pathlib import Path
 
 from engine.errors import RunError
 from engine.events import Entry, entry_from_json
-from engine.files import RunFolder, is_held
-from engine.text import safe_text
-
-UNNAMED = "that did not name itself yet"
+from engine.files import RunFolder, is_held, open_to_read
+from engine.locks import UNNAMED, holder_in
 
 
 def holder_of(lock: Path) -> str:
     """The number of the process that trains a run, as its lock file has it; empty when nobody does."""
-    if not is_held(lock):
-        return ""
-    try:
-        with open(lock, "rb") as file:
-            return safe_text(file.read(20).decode("ascii", "replace").strip()) or UNNAMED
-    except OSError:
-        return UNNAMED
+    return str(holder_in(lock).pid or UNNAMED) if is_held(lock) else ""
 
 
 def held(holder: str) -> RunError:
@@ -49,7 +41,7 @@ class Watch:
         """The events that are new; foreign lines and one that is being written are passed over."""
         self.holder = holder_of(self._folder.lock)
         try:
-            with open(self._folder.events, "rb") as file:
+            with open_to_read(self._folder.events) as file:
                 file.seek(self._at)
                 for line in file:
                     if not line.endswith(b"\n"):

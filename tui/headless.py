@@ -29,6 +29,7 @@ from tui.progress import Progress
 from tui.report import report
 from tui.signals import StopSignals, exit_code_of
 from tui.terminal.beside import reachable
+from tui.terminal.output import writable
 from tui.view import LogLine, RunView, fold
 
 POLL_S = 0.2
@@ -55,7 +56,7 @@ def run_headless(run: RunLike, json_lines: bool = False) -> int:
 
     def on_signal(signum: int) -> None:
         if signals.count > 1:
-            progress.close()
+            _wipe_bar()
             os._exit(exit_code_of(signum))  # asked twice: at once, whatever is lost
         run.submit(StopNow())
 
@@ -79,6 +80,13 @@ def run_headless(run: RunLike, json_lines: bool = False) -> int:
     elif not json_lines:
         print(report(view, run.folder.root if run.folder is not None else None, unicode=can_unicode(sys.stdout)))
     return exit_code(view.state, signals.exit_code)
+
+
+def _wipe_bar() -> None:
+    """Take the bar away, from a signal's handler: the stream itself may be in the middle of a write."""
+    if os.isatty(2) and writable(2, 0):
+        with contextlib.suppress(OSError):  # the terminal is gone
+            os.write(2, b"\r\x1b[2K")
 
 
 def _leave_terminal(run: RunLike) -> None:

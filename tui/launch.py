@@ -24,6 +24,13 @@ def add_display_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_consent(parser: argparse.ArgumentParser) -> None:
+    """Add the option that answers the question ahead."""
+    parser.add_argument(
+        "--yes", action="store_true", help="resume although something changed that changes what it learns"
+    )
+
+
 def launch(order: dict[str, Any], args: argparse.Namespace) -> int:
     """Carry out ``order`` as the display options say; returns the exit code.
 

@@ -45,7 +45,9 @@ class Found:
     pictures: Path | None = None
     run: Path | None = None
     unfinished: str = ""
-    """The name of ``run`` if it was not shown last but found unfinished."""
+    """The name of ``run`` if it is unfinished and the user need not know: not shown last, or broken off since."""
+    broke_off: bool = False
+    """Whether ``run`` ended without saying so: its process was killed, or crashed."""
     lost: EngineError | None = None
     """Why what was open last is not."""
 
@@ -58,6 +60,8 @@ def search(folder: Path, last_run: str, last_config: str) -> Found:
     try:
         if last_run and (Path(last_run) / "config.toml").is_file():
             found.run = Path(last_run)
+            found.broke_off = _state_of(found.run) == "interrupted"
+            found.unfinished = safe_text(found.run.name, 60) if found.broke_off else ""
         if last_config:
             found.config, found.path = load_config(Path(last_config)), Path(last_config).absolute()
     except EngineError as err:
@@ -73,7 +77,9 @@ def search(folder: Path, last_run: str, last_config: str) -> Found:
             found.pictures = find_pictures(folder)
     if found.run is None and found.lost is None:
         found.run = find_unfinished(folder, found.config)
-        found.unfinished = safe_text(found.run.name, 60) if found.run is not None else ""
+        if found.run is not None:
+            found.unfinished = safe_text(found.run.name, 60)
+            found.broke_off = _state_of(found.run) == "interrupted"
     return found
 
 
@@ -117,17 +123,23 @@ def find_config(folder: Path) -> Path | None:
 
 def find_unfinished(folder: Path, config: RunConfig | None) -> Path | None:
     """The newest run of the configuration, or of the folder without one, if it broke off or was stopped."""
-    from tui.run_list import summary
     from tui.run_shelf import run_folders
 
     if config is None:
         found = run_folders([folder / name for name in RUN_FOLDERS])
     else:
         found = [run for run in run_folders([config.runs_dir]) if is_run_of(config.name, run.name)]
+    return found[0] if found and _state_of(found[0]) in RESUMABLE_STATES else None
+
+
+def _state_of(run: Path) -> str:
+    """The state in which a run stands; empty for one that cannot be read: that is the list of runs' business."""
+    from tui.run_list import summary
+
     try:
-        return found[0] if found and summary(found[0]).state in RESUMABLE_STATES else None
-    except EngineError:  # what cannot be read is the list of runs' business
-        return None
+        return summary(run).state
+    except EngineError:
+        return ""
 
 
 def find_pictures(folder: Path) -> Path | None:

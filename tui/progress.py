@@ -132,6 +132,8 @@ def _figures(view: RunView) -> list[str]:
     smooth = view.courses.smoothed[0].course
     if smooth:
         figures.append(f"loss {smooth[-1]:.4f}")
+    if view.skipped:
+        figures.append(f"{len(view.skipped)} left out")
     if view.live:
         figures.append(f"ETA {duration(view.eta_s)}")
     if view.epochs:

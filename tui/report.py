@@ -11,7 +11,7 @@ from statistics import fmean
 from engine.text import safe_text
 from tui.places import lora_in, sample_in
 from tui.units import duration, short_time, size
-from tui.view import RunView
+from tui.view import RESUMABLE_STATES, RunView
 
 Color = tuple[int, int, int]
 Points = tuple[Sequence[float], Sequence[float]]
@@ -44,7 +44,7 @@ def _files(view: RunView, folder: Path) -> list[str]:
         more = f" and {len(view.samples) - 1} more" if len(view.samples) > 1 else ""
         lines.append(f"Samples {safe_text(sample_in(folder, view.samples[-1].path))}{more}")
     lines.append(f"Folder  {safe_text(folder)}")
-    if view.state in ("stopped", "interrupted"):
+    if view.state in RESUMABLE_STATES:
         lines.append(f"Go on with: kiln resume {safe_text(folder)}")
     return lines
 

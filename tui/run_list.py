@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.errors import RunError
 from engine.files import RunFolder, is_run_of
+from engine.run import last_saved_step
 from engine.text import safe_text
 from tui.bridge import view_of
 from tui.elsewhere import holder_of
@@ -18,7 +19,10 @@ from tui.view import LIVE_STATES, RESUMABLE_STATES, RunView
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run in figures; times in seconds, ``loss`` smoothed, NaN-free: None before the first step."""
+    """One run in figures; times in seconds, ``loss`` smoothed, NaN-free: None before the first step.
+
+    ``resumes_after`` is the step from which it would be gone on with, 0 for its start; None where it cannot be.
+    """
 
     name: str
     folder: str
@@ -31,6 +35,7 @@ class RunSummary:
     elapsed_s: float
     started_at: float
     loras: tuple[str, ...]
+    resumes_after: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -80,10 +85,11 @@ def summary(folder: Path) -> RunSummary:
 def summed(folder: Path, view: RunView) -> RunSummary:
     """Sum up one run whose events are folded already."""
     smooth = view.courses.smoothed[0].course
+    state = _state(folder, view)
     return RunSummary(
         name=folder.name,
         folder=str(folder),
-        state=_state(folder, view),
+        state=state,
         epoch=view.epoch,
         epochs=view.epochs,
         step=view.step,
@@ -92,6 +98,7 @@ def summed(folder: Path, view: RunView) -> RunSummary:
         elapsed_s=view.done.elapsed_s if view.done is not None else view.active_s,
         started_at=view.started_at or view.last_time,
         loras=tuple(str(path) for path, _ in lora_files(folder)),
+        resumes_after=last_saved_step(RunFolder(folder)) if state in RESUMABLE_STATES else None,
     )
 
 

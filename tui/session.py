@@ -19,6 +19,7 @@ from typing import Any
 from engine.dataset.regular import read_limited
 from engine.errors import DatasetError, DiskError
 from engine.files import atomic_write
+from engine.sealed import sealed, unsealed
 from engine.text import safe_text
 
 MAX_BYTES = 4 * 2**20
@@ -50,6 +51,8 @@ class SessionState:
     """The configuration file that the workbench shows."""
     run: str = ""
     """Folder of the run that the training pane shows."""
+    offered: str = ""
+    """Folder of the run that broke off and was offered to go on with: once is enough."""
 
     cursor: str = ""
     """Path of the picture that the cursor is on."""
@@ -84,8 +87,8 @@ def load_session(path: Path) -> SessionState:
     except DatasetError:
         return state
     try:
-        table = json.loads(data.decode()) if len(data) <= MAX_BYTES else None
-    except (ValueError, RecursionError):
+        table = unsealed(data) if len(data) <= MAX_BYTES else None
+    except ValueError:
         table = None
     if isinstance(table, dict):
         _take(state, table)
@@ -116,7 +119,7 @@ def write_session(table: dict[str, Any], path: Path) -> None:
         DiskError: it cannot be written, or not with every draft.
     """
     drafts, left_out = table["drafts"], []
-    while len(text := json.dumps(table, indent=1)) > MAX_BYTES and drafts:
+    while len(text := sealed(json.dumps(table, indent=1))) > MAX_BYTES and drafts:
         left_out.append(max(drafts, key=lambda name: len(drafts[name]["text"])))
         del drafts[left_out[-1]]
     if len(text) > MAX_BYTES:

@@ -252,7 +252,7 @@ def told_changes(lines: tuple[str, ...], config: RunConfig) -> Changes:
     for line in lines:
         try:
             table: dict[str, Any] = tomllib.loads(line)
-        except tomllib.TOMLDecodeError:  # events come from a file, which anybody may have written
+        except (ValueError, RecursionError):  # events come from a file, which anybody may have written
             continue
         for part, values in table.items():
             known = getattr(config, part, None)

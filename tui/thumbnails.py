@@ -40,6 +40,7 @@ KEPT_PICTURES = 48
 """In memory; 786 kB each at most."""
 _NAME = re.compile(r"[0-9a-f]{40}\.webp")
 _MAX_BYTES = 4 * 2**20
+_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Thumbnails:
         with contextlib.suppress(DiskError, OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._tidy()
-            atomic_write(file, packed.getvalue())
+            atomic_write(file, packed.getvalue() + _digest(packed.getvalue()))
         return packed.getvalue()
 
     def _tidy(self) -> None:
@@ -144,11 +145,20 @@ def _read(file: Path) -> NDArray[np.uint8] | None:
     try:
         if os.path.getsize(file) > _MAX_BYTES:
             return None
-        pixels = _unpacked(file.read_bytes())
+        data = file.read_bytes()
+        packed = data[:-_DIGEST_BYTES]
+        if _digest(packed) != data[-_DIGEST_BYTES:]:
+            return None
+        pixels = _unpacked(packed)
         os.utime(file)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return pixels
+
+
+def _digest(packed: bytes) -> bytes:
+    """What is written after a WebP file, whose readers pass it over: a changed byte would be seen as a colour."""
+    return hashlib.sha256(packed).digest()
 
 
 def _unpacked(packed: bytes) -> NDArray[np.uint8] | None:

@@ -17,11 +17,15 @@ from statistics import fmean, median
 
 from engine.events import (
     CaptionsTaken,
+    Changed,
     CheckpointSaved,
+    DiskTight,
     Entry,
     EpochDone,
     Foreseen,
+    HostMemoryLow,
     Log,
+    LossSpiked,
     MemoryHeld,
     MemorySampled,
     Probed,
@@ -32,6 +36,7 @@ from engine.events import (
     SampleSaved,
     Slowed,
     StateChanged,
+    StepBroken,
     StepDone,
     SteppedDown,
     StopPlanned,
@@ -40,7 +45,9 @@ from engine.text import safe_text
 from tui.courses import SMOOTHINGS as SMOOTHINGS
 from tui.courses import Courses
 from tui.courses import Smoothed as Smoothed
+from tui.disk import FEW_SAVES, disk_words
 from tui.units import duration, short_time, size
+from tui.view_back import fold_broken, go_back
 
 LOG_LINES = 2000
 MEMORY_POINTS = 3600
@@ -137,14 +144,17 @@ class RunView:
     probed: Probed | None = None
     foreseen: Foreseen | None = None
     """What had been forecast for that which the probe measured."""
+    skipped: list[int] = field(default_factory=list)
+    """Steps left out because they were not finite."""
     slowed: Slowed | None = None
     """Why steps take longer than they did; None while they do not."""
+    disk: DiskTight | None = None
+    """How few saves the disk has room for; None while there is room for many."""
     memory_course: deque[MemoryPoint] = field(default_factory=lambda: deque(maxlen=MEMORY_POINTS))
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
 
     log_total: int = 0
     """Lines ever logged; more than ``log`` keeps."""
-
     stop_epoch: int = 0
     captions_taken: dict[str, int] = field(default_factory=dict)
     """Epoch from which a picture's edited caption counts, by the picture's path; a resumed run tells it again."""
@@ -288,15 +298,12 @@ def _fold_start(view: RunView, event: RunStarted, at: float) -> None:
     view.epochs, view.steps, view.images = event.epochs, event.steps, event.images
     view.resumed_step = view.step = event.resumed_step
     view.started_at = view.started_at or at
-    view.failure = view.done = view.slowed = None
+    view.failure = view.done = view.slowed = view.disk = None
     view.stop_epoch = view.session_epochs = 0
     view.overhead_s = 0.0
     view.recent.clear()
     after = event.resumed_step
-    view.courses.cut_after(after)
-    view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
-    view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
-    view.samples = [sample for sample in view.samples if sample.step <= after]
+    go_back(view, after)
     how = f"resumed at step {after}" if after else f"{event.images} pictures, {event.steps} steps"
     _log(view, at, "info", f"run {event.name}: {how}")
 
@@ -319,11 +326,16 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         view.checkpoints.append(event)
         _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
     elif isinstance(event, SampleSaved):
-        # A step that is done again draws its pictures again, into the same files.
-        view.samples = [*(sample for sample in view.samples if sample.path != event.path), event]
+        # A step that is done again draws its pictures again, into the same files; the folder may have moved.
+        place = event.step, event.index
+        view.samples = [*(one for one in view.samples if (one.step, one.index) != place), event]
         _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
     elif isinstance(event, SteppedDown):
         view.stepped_down.append(event)  # the log has it in words of its own
+    elif isinstance(event, StepBroken | LossSpiked | HostMemoryLow):
+        if isinstance(event, StepBroken):
+            fold_broken(view, event)
+        _log(view, at, "warning", event.text)
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")
@@ -332,6 +344,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         _log(view, at, "info", _taken_text(event))
     elif isinstance(event, Log):
         _log(view, at, event.level, event.text)
+    elif isinstance(event, Changed):
+        _log(view, at, "warning" if event.meaning == "course" else "info", f"changed since the last state: {event}")
     elif isinstance(event, Probed):
         view.probed, view.foreseen = event, None
     elif isinstance(event, Foreseen):
@@ -343,6 +357,9 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
     elif isinstance(event, Slowed):
         view.slowed = event if event.factor > 1 else None
         _log(view, at, "warning" if view.slowed else "info", event.text)
+    elif isinstance(event, DiskTight):
+        view.disk = event if event.saves <= FEW_SAVES else None
+        _log(view, at, "warning" if view.disk else "info", disk_words(event))
     elif isinstance(event, RunFailed):
         view.failure = event
         view.state = "failed"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import DiskError, EngineError, RunError
 from engine.files import RunFolder, default_cache_dir
+from engine.locks import in_words
 from engine.text import safe_text
 from tui.bridge import Bridge, PastRun, RunLike
 from tui.elsewhere import held, holder_of
@@ -179,8 +180,8 @@ class Workplace:
         from engine.run import open_run
 
         _must_be_free(self)
-        if holder := holder_of(RunFolder(folder).lock):
-            raise held(holder)
+        if holder_of(lock := RunFolder(folder).lock):
+            raise held(in_words(lock))
         run = open_run(folder)
         self.take(run)
         self.use(run.config, None)

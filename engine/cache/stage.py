@@ -10,9 +10,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from engine.cache.store import Store
-from engine.errors import CacheError
+from engine.errors import CacheError, DiskFull
+from engine.files import free_bytes
 from engine.memory.exhaustion import first_line, ran_out
 from engine.models.weights import free_gpu
+from engine.text import safe_text
 
 ProgressFn = Callable[[int, int, str], None]
 """Told (done, total, safe name of the entry or of the work at hand) as a stage advances."""
@@ -34,6 +36,7 @@ class Stage:
         """Keys whose entries stand in the store, verified or written."""
         self._progress = progress
         self._should_stop = should_stop
+        self._measured = False
 
     def missing(self) -> list[str]:
         """Verify every entry that stands; returns the keys to be made, in order, none after a stop.
@@ -57,10 +60,25 @@ class Stage:
 
         Raises:
             CacheError: a value is not finite.
-            DiskError: the cache cannot be written.
+            DiskError: the cache cannot be written, or the disk has no room for all entries of its size that are left.
         """
         self.store.put(key, tensors, what=self.names[key])
         self._done(key)
+        if not self._measured:
+            self._measured = True
+            self._require_room(self.store.size(key))
+
+    def _require_room(self, nbytes: int) -> None:
+        """Refuse now what would fail after hours: entries of a stage are of about one size."""
+        left = nbytes * (len(self.names) - len(self.ready))
+        free = free_bytes(self.store.root)
+        if 0 <= free < left:
+            raise DiskFull(
+                "The disk has no room for the cache",
+                f"{len(self.names) - len(self.ready)} entries are left and take {left / 2**30:.2f} GB; "
+                f"{free / 2**30:.2f} are free at {safe_text(self.store.root)}",
+                "Free some space, or choose another cache_dir. What was cached is kept.",
+            )
 
     def tell(self, what: str) -> None:
         """Tell what is being done while no entry is."""

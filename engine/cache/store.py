@@ -8,12 +8,10 @@ in it knows what latents or captions are.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +20,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from engine.errors import CacheError
+from engine.errors import CacheError, ModelFileError
 from engine.files import atomic_path
+from engine.leftovers import clear_up
+from engine.models.header import parse_header
 from engine.text import safe_text
-
-TEMP_MAX_AGE_S = 3600.0
-"""Older temporary files were left by a kill: no write of one entry takes an hour."""
 
 _BLANK = "0" * 64
 _MARK = b'"sha256":"'
@@ -79,6 +76,11 @@ class Store:
         """Whether a file stands there; only :meth:`verify` and :meth:`get` look into it."""
         return self.path(key).is_file()
 
+    def size(self, key: str) -> int:
+        """Bytes of the file that stands there; 0 where there is none."""
+        stat = _stat(self.path(key))
+        return 0 if stat is None else stat.st_size
+
     def get(self, key: str) -> dict[str, Tensor] | None:
         """Read an entry and check every byte of it; tensors on the CPU.
 
@@ -126,16 +128,8 @@ class Store:
         return StoreStats(len(sizes), sum(sizes))
 
     def sweep(self) -> int:
-        """Remove temporary files that a kill left more than an hour ago; returns how many."""
-        limit = time.time() - TEMP_MAX_AGE_S
-        swept = 0
-        for path, stat in self._files():
-            if path.suffix == ".part" and stat.st_mtime < limit:
-                # Swept by another process, or a cache that is only read: neither is in anyone's way.
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    swept += 1
-        return swept
+        """Remove temporary files that a kill left; returns how many. One that is being written is held and stays."""
+        return sum(clear_up(self.root / f"{number:02x}") for number in range(256))
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for number in range(256):
@@ -159,7 +153,7 @@ class Store:
             if err.errno != errno.EIO:
                 raise _unreadable(path, err) from err
             identity, data = self._identity(key), b""
-        if _intact(data, key):
+        if _intact(data, key) and _is_sound(data, path):
             self._remember(key, identity)
             return data
         self._remove(key, identity)
@@ -244,6 +238,15 @@ def _intact(data: bytes, key: str) -> bool:
     digest.update(_BLANK.encode())
     digest.update(memoryview(data)[at + 64 :])
     return digest.hexdigest().encode() == found and f'"key":"{key}"'.encode() in data[: _header_end(data)]
+
+
+def _is_sound(data: bytes, path: Path) -> bool:
+    """Whether the header passes our own check: a checksum holds for whatever its writer wrote."""
+    try:
+        parse_header(data, path)
+    except ModelFileError:
+        return False
+    return True
 
 
 def _header_end(data: bytes) -> int:

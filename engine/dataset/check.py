@@ -89,6 +89,7 @@ def check_dataset(
     rows = _rows(samples, config, seed, tokenizers)
     for row in rows:
         problems += _row_problems(row, t5_limit)
+    problems += _same_files(rows)
     buckets = _buckets(rows)
     problems += _bucket_problems(buckets, batch_size)
     errors = any(found.severity == "error" for found in problems)
@@ -173,6 +174,20 @@ def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
         yield problem(
             path, "clip-overflow", "warning", message, "Usually harmless with FLUX.1: put what matters first."
         )
+
+
+def _same_files(rows: list[_Row]) -> Iterator[Problem]:
+    """Pictures that are one file under two names: hard links, and links inside the folder."""
+    first: dict[tuple[int, int], Sample] = {}
+    for sample in (row.sample for row in rows):
+        try:
+            status = os.stat(sample.path)
+        except OSError:
+            continue  # gone since it was read: whoever trains says so
+        other = first.setdefault((status.st_dev, status.st_ino), sample)
+        if other is not sample:
+            message = f"The picture is the same file as {other.name}"
+            yield problem(sample.path, "same-file", "warning", message, "Remove one, or set repeats for its folder.")
 
 
 def _buckets(rows: list[_Row]) -> list[dict[str, Any]]:

@@ -18,10 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ _START_LIMIT_S = 60.0
 # The child handles strangers' pictures: what it says of its own replies is not believed either.
 _MAX_HEADER = 16 * 2**20
 _MAX_PAYLOAD = 3 * 10**9
+
+_T = TypeVar("_T")
+_Understood = Callable[[dict[str, Any], bytearray], _T]
+"""Makes of a reply's header and bytes what was asked for; LookupError, TypeError and ValueError: it is none."""
 
 _READ_AHEAD = 1 << 16
 _BATCH = 64
@@ -71,7 +75,8 @@ class Decoder:
     def __init__(
         self, max_megapixels: float = 64.0, time_limit_s: float = 20.0, memory_limit: int = MEMORY_LIMIT
     ) -> None:
-        self._limits = {"max_pixels": int(max_megapixels * 1e6), "time_limit_s": time_limit_s}
+        self._limits: dict[str, float] = {"time_limit_s": time_limit_s}
+        self.admit(max_megapixels)
         self._time_limit_s = time_limit_s
         self._memory_limit = memory_limit
         self._lock = threading.Lock()
@@ -90,19 +95,22 @@ class Decoder:
             self._closed = True
             self._drop_child()
 
+    def admit(self, max_megapixels: float) -> None:
+        """From the next request on, refuse pictures of more than this: another dataset may have another limit."""
+        self._limits = {**self._limits, "max_pixels": int(max_megapixels * 1e6)}
+
     def probe(self, path: Path) -> ImageInfo:
         """Read the header only.
 
         Raises:
             DatasetError: not a picture that can be trained on.
         """
-        return _image_info(self._one("probe", path)[0])
+        return self._one("probe", path, _image_info)
 
     def probe_many(self, paths: Sequence[Path]) -> Iterator[ImageInfo | DatasetError]:
         """Read many headers; one result per path, in order, errors as values."""
         for start in range(0, len(paths), _BATCH):
-            for outcome in self._exchange({"op": "probe"}, paths[start : start + _BATCH]):
-                yield outcome if isinstance(outcome, DatasetError) else _image_info(outcome[0])
+            yield from self._exchange({"op": "probe"}, paths[start : start + _BATCH], _image_info)
 
     def verify(self, path: Path, background: str = "white") -> ImageInfo:
         """Decode the whole picture and throw the pixels away: truncation and transparency show only so.
@@ -110,7 +118,7 @@ class Decoder:
         Raises:
             DatasetError: not a picture that can be trained on.
         """
-        return _image_info(self._one("verify", path, background=background)[0])
+        return self._one("verify", path, _image_info, background=background)
 
     def pixels(
         self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1
@@ -126,15 +134,15 @@ class Decoder:
         Raises:
             DatasetError: not a picture that can be trained on, or not the one that the placement was made for.
         """
-        header, payload = self._one(
+        return self._one(
             "pixels",
             path,
+            lambda header, payload: _array(header, payload, (placement.bucket_w, placement.bucket_h)),
             placement=dataclasses.astuple(placement),
             background=background,
             flip=flip,
             reduction=reduction,
         )
-        return _array(header, payload)
 
     def thumbnail(self, path: Path, max_side: int, background: str = "white") -> NDArray[np.uint8]:
         """The whole picture, at most ``max_side`` pixels wide and high; uint8 RGB, shape (h, w, 3).
@@ -142,19 +150,19 @@ class Decoder:
         Raises:
             DatasetError: not a picture that can be read.
         """
-        return _array(*self._one("thumbnail", path, max_side=max_side, background=background))
+        return self._one("thumbnail", path, _array, max_side=max_side, background=background)
 
-    def _one(self, operation: str, path: Path, **options: Any) -> tuple[dict[str, Any], bytearray]:
-        outcome = self._exchange({"op": operation, **options}, [path])[0]
+    def _one(self, operation: str, path: Path, understood: _Understood[_T], **options: Any) -> _T:
+        outcome = self._exchange({"op": operation, **options}, [path], understood)[0]
         if isinstance(outcome, DatasetError):
             raise outcome
         return outcome
 
     def _exchange(
-        self, request: dict[str, Any], paths: Sequence[Path]
-    ) -> list[tuple[dict[str, Any], bytearray] | DatasetError]:
-        """One outcome per path. A child that dies takes only the picture it was at."""
-        outcomes: list[tuple[dict[str, Any], bytearray] | DatasetError] = []
+        self, request: dict[str, Any], paths: Sequence[Path], understood: _Understood[_T]
+    ) -> list[_T | DatasetError]:
+        """One outcome per path. A child that dies, or lies, takes only the picture it was at."""
+        outcomes: list[_T | DatasetError] = []
         # Absolute: the child stays in the folder that it was started in.
         places = [os.path.abspath(path) for path in paths]
         with self._lock:
@@ -164,7 +172,7 @@ class Decoder:
                     child = self._running_child()
                     child.send({**request, **self._limits, "paths": rest}, self._time_limit_s)
                     for _ in rest:
-                        outcomes.append(_outcome(*child.receive(self._time_limit_s)))
+                        outcomes.append(_outcome(understood, *child.receive(self._time_limit_s)))
                 except _ChildLostError as lost:
                     self._drop_child()
                     outcomes.append(_died(paths[len(outcomes)], lost))
@@ -184,18 +192,30 @@ class Decoder:
             self._child = None
 
 
-def _image_info(header: dict[str, Any]) -> ImageInfo:
-    warnings = tuple((str(code), str(text)) for code, text in header["warnings"])
-    return ImageInfo(header["width"], header["height"], header["format"], warnings)
+def _image_info(header: dict[str, Any], _: bytearray) -> ImageInfo:
+    warnings = tuple((safe_text(code, 100), safe_text(text, 500)) for code, text in header["warnings"])
+    width, height = header["width"], header["height"]
+    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+        raise ValueError("a picture without pixels")
+    return ImageInfo(width, height, safe_text(header["format"], 20), warnings)
 
 
-def _array(header: dict[str, Any], payload: bytearray) -> NDArray[np.uint8]:
+def _array(header: dict[str, Any], payload: bytearray, expected: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """The pixels of a reply; ``expected`` is the (width, height) that was asked for."""
     width, height = header["size"]
+    if expected not in (None, (width, height)):
+        raise ValueError("another size than was asked for")
     return np.frombuffer(payload, dtype=np.uint8).reshape(height, width, 3)
 
 
-def _outcome(header: dict[str, Any], payload: bytearray) -> tuple[dict[str, Any], bytearray] | DatasetError:
-    return DatasetError(*header["error"]) if "error" in header else (header, payload)
+def _outcome(understood: _Understood[_T], header: dict[str, Any], payload: bytearray) -> _T | DatasetError:
+    try:
+        if "error" not in header:
+            return understood(header, payload)
+        title, detail, hint = (safe_text(part) for part in header["error"])
+    except (LookupError, TypeError, ValueError) as err:
+        raise _ChildLostError("its answer makes no sense") from err
+    return DatasetError(title, detail, hint)
 
 
 def _died(path: Path, lost: _ChildLostError) -> DatasetError:
@@ -272,11 +292,14 @@ class _Child:
         deadline = time.monotonic() + time_limit_s
         length = int.from_bytes(self._read(4, deadline), "little")
         if length > _MAX_HEADER:
-            raise self._lost()
-        header: dict[str, Any] = json.loads(self._read(length, deadline))
-        payload = header["payload"]
+            raise _ChildLostError("its answer makes no sense")
+        try:
+            header = json.loads(self._read(length, deadline))
+        except (ValueError, RecursionError) as err:
+            raise _ChildLostError("its answer makes no sense") from err
+        payload = header.get("payload") if isinstance(header, dict) else None
         if not isinstance(payload, int) or not 0 <= payload <= _MAX_PAYLOAD:
-            raise self._lost()
+            raise _ChildLostError("its answer makes no sense")
         return header, self._read(payload, deadline)
 
     def _read(self, count: int, deadline: float) -> bytearray:

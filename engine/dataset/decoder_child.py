@@ -2,8 +2,9 @@
 
 Imports Pillow and nothing of weight. Requests come on stdin as a length and JSON, one reply per picture goes to
 stdout as a length, JSON and, for pixels, raw RGB bytes. Only formats of an allow-list are opened, sizes are checked
-before anything is decoded, memory is limited, and a picture that takes too long ends the process. What a broken
-picture is known to raise becomes that picture's error; anything else ends the process, and the parent starts anew.
+before anything is decoded, memory is limited, and a picture that takes too long ends the process. Once it serves,
+nothing in Python may start a program, use the network or change a file. What a broken picture is known to raise
+becomes that picture's error; anything else ends the process, and the parent starts anew.
 End of stdin is the order to leave, so no child outlives its parent.
 """
 
@@ -71,6 +72,13 @@ _BRANDS = {
 }
 _MEND = "Open and save it again with a picture editor, replace it, or remove it."
 
+_FORBIDDEN = (
+    "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pty.", "ctypes.",
+    "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
+)  # fmt: skip
+"""Python's audit events that no picture has a reason to cause."""
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
 Reply = tuple[dict[str, Any], bytes]
 
 
@@ -83,6 +91,8 @@ def main(memory_limit: int) -> None:
     # Our own limit is checked on every header; Pillow's would only add warnings.
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
+    sys.dont_write_bytecode = True
+    sys.addaudithook(_refuse_reach)
     _write(sink, {"formats": [name for name in FORMATS if name in Image.OPEN]}, b"")
     while (request := _read(source)) is not None:
         for path in request["paths"]:
@@ -103,6 +113,13 @@ def _limit_resources(memory_limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_LIMIT, _OUTPUT_LIMIT))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
+
+
+def _refuse_reach(event: str, args: tuple[Any, ...]) -> None:
+    """Keep Python code, such as a plugin of Pillow that calls another program, to reading pictures."""
+    writing = event == "open" and isinstance(args[2], int) and args[2] & _WRITING
+    if writing or event.startswith(_FORBIDDEN):
+        raise PermissionError(f"decoding a picture must not do this: {event}")
 
 
 def _read(source: IO[bytes]) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 A :class:`CaptionFile` is a caption as it stood on disk, with the digest of its bytes. Whoever edits one hands it back
 together with the new text; the write goes ahead only while the file still holds those bytes. Encoding, byte-order
-mark, line ends, the last line feed and permissions stay as they were.
+mark, the line ends of lines that are still there, the last line feed and permissions stay as they were.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from engine.dataset.breaks import PLAIN_ENDS, breaks_kept
 from engine.dataset.captions import MAX_CAPTION_BYTES, caption_text
 from engine.dataset.regular import read_limited
 from engine.errors import DatasetError
 from engine.files import atomic_path, flush
+from engine.locks import alone_in
 from engine.text import safe_text
 
 _MARKS = (
@@ -39,6 +41,7 @@ class CaptionFile:
         mark: its byte-order mark.
         newline: its line end; the most frequent one where they are mixed.
         ending: the line end after the last line, or "".
+        body: its text with the line ends that it has, without mark and ending.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class CaptionFile:
     mark: bytes = b""
     newline: str = "\n"
     ending: str = "\n"
+    body: str = field(default="", repr=False)
 
     @property
     def encoding(self) -> str:
@@ -102,22 +106,23 @@ def write_caption(base: CaptionFile, text: str) -> CaptionFile:
 
     Raises:
         CaptionChanged: the file is no longer as ``base`` has it.
-        DatasetError: the text cannot be read back as a caption (control characters, too long), or what stands there
-            now cannot be read.
+        DatasetError: the text cannot be read back as a caption (control characters, too long), what stands there
+            now cannot be read, or another process keeps writing in the folder.
         DiskError: it could not be written; what stood there before is unharmed.
     """
     _refuse_changed(base)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text == base.text:
         return base
-    data = _encoded(base, text)
+    body = breaks_kept(base.body, text, PLAIN_ENDS, base.newline)
+    data = _encoded(base, body)
     caption_text(data, base.path)
-    with atomic_path(base.path, _mode(base.path)) as temp:
+    # Another lorakiln is kept out until the new file stands; of other programs only the rename's moment is left.
+    with alone_in(base.path.parent), atomic_path(base.path, _mode(base.path)) as temp:
         temp.write_bytes(data)
         flush(temp)
-        # Looked at again after the slow part: only a rename lies between this and the new file.
         _refuse_changed(base)
-    return replace(base, text=text, digest=_digest(data))
+    return replace(base, text=text, digest=_digest(data), body=body)
 
 
 def _mode(path: Path) -> int | None:
@@ -144,7 +149,8 @@ def _parsed(path: Path, data: bytes) -> CaptionFile:
     raw = data[len(mark) :].decode(dict(_MARKS).get(mark, "utf-8"))
     newline = _newline(raw)
     ending = next((end for end in ("\r\n", "\n", "\r") if raw.endswith(end)), "" if raw else newline)
-    return CaptionFile(path, text.removesuffix("\n"), _digest(data), mark, newline, ending)
+    body = raw.removesuffix(ending)
+    return CaptionFile(path, text.removesuffix("\n"), _digest(data), mark, newline, ending, body)
 
 
 def _newline(raw: str) -> str:
@@ -153,11 +159,10 @@ def _newline(raw: str) -> str:
     return max(counts, key=lambda newline: counts[newline])
 
 
-def _encoded(base: CaptionFile, text: str) -> bytes:
-    """``text`` in the manner of ``base``; an emptied caption is an empty file."""
-    body = text.replace("\n", base.newline) + base.ending if text else ""
+def _encoded(base: CaptionFile, body: str) -> bytes:
+    """A text with its line ends in the manner of ``base``; an emptied caption is an empty file."""
     try:
-        return base.mark + body.encode(base.encoding)
+        return base.mark + (body + base.ending if body else "").encode(base.encoding)
     except UnicodeEncodeError as err:
         raise DatasetError(
             "The caption cannot be written",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.files import disk_error, flush
+from engine.sealed import sealed, unsealed
 
 
 @dataclass
@@ -25,11 +26,13 @@ class CaptionHistory:
         path: the file; None keeps everything in memory.
         epochs: texts that came into force with an epoch, by the picture's path; epoch 1 holds the first ones.
         damaged: lines that could not be read when the file was opened; they and all after them were cut off.
+        whole: bytes of the file's whole lines; what stands behind them is what a full disk left of one.
     """
 
     path: Path | None = None
     epochs: dict[int, dict[str, str]] = field(default_factory=dict)
     damaged: int = 0
+    whole: int = field(default=0, compare=False)
 
     @property
     def decided(self) -> int:
@@ -47,18 +50,26 @@ class CaptionHistory:
         """Decide an epoch: ``texts`` (by the picture's path) count from it on. Returns when they are on the disk.
 
         Raises:
-            DiskError: they could not be written.
+            DiskError: they could not be written; the epoch is not decided, and may be once more.
         """
         if self.path is not None:
-            line = json.dumps({"epoch": epoch, "captions": dict(texts)}, ensure_ascii=True) + "\n"
+            line = sealed(json.dumps({"epoch": epoch, "captions": dict(texts)}, ensure_ascii=True)).encode() + b"\n"
             try:
-                with open(self.path, "ab") as file:
-                    file.write(line.encode("ascii"))
-                if texts:  # the line of an epoch without news may be lost with the machine: nothing hangs on it
-                    flush(self.path)
+                self._append(self.path, line)
+                flush(self.path)  # an epoch without news too: where its line is missing, the file was damaged
+                if not self.epochs:  # the file is new: its name must stand, too
+                    flush(self.path.parent)
             except OSError as err:
                 raise disk_error(err, self.path) from err
+            self.whole += len(line)
         self.epochs.setdefault(epoch, {}).update(texts)
+
+    def _append(self, path: Path, line: bytes) -> None:
+        """Write a line behind the last whole one: nothing after a torn line would ever be read."""
+        with open(path, "ab") as file:
+            if file.tell() > self.whole:
+                file.truncate(self.whole)
+            file.write(line)
 
 
 def load_history(path: Path) -> CaptionHistory:
@@ -67,29 +78,42 @@ def load_history(path: Path) -> CaptionHistory:
     Raises:
         DiskError: the file cannot be read or cut.
     """
+    history = read_history(path)
+    try:
+        if path.exists() and path.stat().st_size > history.whole:
+            os.truncate(path, history.whole)
+    except OSError as err:
+        raise disk_error(err, path) from err
+    return history
+
+
+def read_history(path: Path) -> CaptionHistory:
+    """A run's history without changing its file.
+
+    Raises:
+        DiskError: the file cannot be read.
+    """
     history = CaptionHistory(path)
     try:
         data = path.read_bytes() if path.exists() else b""
-        whole = 0
-        for line in data.splitlines(keepends=True):
-            found = _parsed(line)
-            if found is None:
-                history.damaged = data.count(b"\n", whole)
-                os.truncate(path, whole)
-                break
-            epoch, texts = found
-            history.epochs.setdefault(epoch, {}).update(texts)
-            whole += len(line)
     except OSError as err:
         raise disk_error(err, path) from err
+    for line in data.splitlines(keepends=True):
+        found = _parsed(line)
+        if found is None:
+            history.damaged = data.count(b"\n", history.whole)
+            break
+        epoch, texts = found
+        history.epochs.setdefault(epoch, {}).update(texts)
+        history.whole += len(line)
     return history
 
 
 def _parsed(line: bytes) -> tuple[int, dict[str, str]] | None:
     """Epoch and texts of a whole line; None for anything else."""
     try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        record = unsealed(line) if line.endswith(b"\n") else None
+    except ValueError:
         return None
     if not isinstance(record, dict):
         return None

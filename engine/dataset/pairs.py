@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import FolderConfig
+from engine.dataset.names import name_problems
 from engine.dataset.problems import Problem, problem
 from engine.dataset.walk import Tree
 from engine.text import safe_text
@@ -48,6 +49,7 @@ def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], prob
     found: list[Pair] = []
     for directory, names in tree.directories.items():
         matched = _match(directory, names, endings, problems)
+        problems += name_problems(directory, (name for name, _ in matched))
         if not matched:
             continue
         below = os.path.relpath(directory, folder.path)

@@ -28,6 +28,7 @@ from engine.dataset.regular import read_limited
 from engine.dataset.walk import natural_key
 from engine.errors import ConfigError, DatasetError
 from engine.files import atomic_write
+from engine.locks import alone_in
 from engine.text import safe_text
 
 SIDECAR_NAME = "lorakiln-dataset.toml"
@@ -82,14 +83,16 @@ class Sidecar:
         """Put the changes into the folder's file and return the notes as they are then. Waits for the disk.
 
         Raises:
-            DatasetError: the file that stands there is no sidecar file any more; it is left as it is.
+            DatasetError: the file that stands there is no sidecar file any more, and is left as it is; or another
+                process keeps writing there.
             DiskError: it could not be written; what stood there before is unharmed.
         """
         if not self.changes:
             return self
-        merged = {**load_sidecar(folder).pictures, **self.changes}
-        kept = {name: notes for name, notes in merged.items() if notes != PictureNotes()}
-        atomic_write(folder / SIDECAR_NAME, _text(kept))
+        with alone_in(folder):
+            merged = {**load_sidecar(folder).pictures, **self.changes}
+            kept = {name: notes for name, notes in merged.items() if notes != PictureNotes()}
+            atomic_write(folder / SIDECAR_NAME, _text(kept))
         return Sidecar(kept)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.events import EventLog, MemorySampled
 from engine.hardware.host import host_memory
+from engine.hardware.scarcity import HostWatch
 
 if TYPE_CHECKING:
     from engine.hardware.gpu import Gpu
@@ -29,6 +30,7 @@ class MemorySampler:
         peak: gives the peak of GPU memory in GiB since the run began (torch's counter); None where there is none.
         uuid: the GPU to watch (its beginning suffices), or a function that tells once it is chosen; empty takes the
             first one visible to this process.
+        hint: what a user can lower where the host's memory runs out, in words.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class MemorySampler:
         interval_s: float = 1.0,
         peak: Callable[[], float] | None = None,
         uuid: str | Callable[[], str] = "",
+        hint: Callable[[], str] = lambda: "",
     ) -> None:
         self._events = events
         self._interval_s = interval_s
         self._peak = peak
         self._uuid = uuid
+        self._watch = HostWatch(hint)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
 
@@ -69,7 +73,11 @@ class MemorySampler:
 
         with GpuReader() as reader:
             while True:
-                self._events.append(self._sample(reader.read(load_only=True)))
+                sample = self._sample(reader.read(load_only=True))
+                self._events.append(sample)
+                low = self._watch.take(sample)
+                if low is not None:
+                    self._events.append(low)
                 if self._stop.wait(self._interval_s):
                     return
 

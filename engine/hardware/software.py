@@ -78,7 +78,8 @@ def _of(number: str) -> tuple[int, int]:
 
 def _child(stages: Sequence[str], timeout_s: float) -> tuple[dict[str, dict[str, Any]], str]:
     """What a child told of ``stages``, and how it ended before it told of all."""
-    command = [sys.executable, "-m", "engine.hardware.software", *stages]
+    # -P: the working folder, which may hold anything, is not a place to import from.
+    command = [sys.executable, "-P", "-m", "engine.hardware.software", *stages]
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
     try:
         done = subprocess.run(

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -36,6 +37,8 @@ from engine.lora.targets import Target
 from engine.models.header import Header, read_header
 from engine.text import safe_text
 
+log = logging.getLogger(__name__)
+
 Layout = Literal["kohya", "diffusers"]
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -43,7 +46,7 @@ _SUFFIXES = {
     "kohya": {".lora_down.weight": "down", ".lora_up.weight": "up", ".alpha": "alpha"},
     "diffusers": {".lora_A.weight": "down", ".lora_B.weight": "up", ".alpha": "alpha"},
 }
-_READABLE = frozenset({"F64", "F32", "F16", "BF16"})
+_READABLE = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _OTHER_KINDS = {
     "hada_": "a LoHa", "lokr_": "a LoKr", "dora_scale": "a DoRA", "oft_": "an OFT", "lora_mid": "a LoCon with a core",
 }  # fmt: skip
@@ -136,14 +139,12 @@ def load_lora(path: Path) -> tuple[dict[str, Tensor], list[Target]]:
     layout = _layout(header)
     grouped = _grouped(header, _SUFFIXES[layout])
     alphas = _header_alphas(header) if layout == "diffusers" else {}
-    pairs = {}
+    data = _data(header)
+    pairs = {base: _factors(header, data, base, names, alphas.get(base)) for base, names in grouped.items()}
     try:
-        with safe_open(path, framework="pt") as file:
-            for base, names in grouped.items():
-                pairs[base] = _factors(header, file, base, names, alphas.get(base))
-    except (SafetensorError, OSError) as err:
-        raise _refused(header, f"reading it failed: {err}", "Get the file again, or check the disk.") from err
-    modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
+        modules = from_kohya(pairs) if layout == "kohya" else from_diffusers(pairs)
+    except ModelFileError as err:
+        raise ModelFileError(err.title, safe_text(f"{header.path}: {err.detail}"), err.hint) from err
     state, targets = {}, []
     for module, factors in sorted(modules.items(), key=lambda item: place_order(item[0])):
         state[f"{module}.lora_down.weight"] = factors.down
@@ -220,8 +221,33 @@ def _grouped(header: Header, suffixes: Mapping[str, str]) -> dict[str, dict[str,
     return grouped
 
 
-def _factors(header: Header, file: Any, base: str, names: Mapping[str, str], alpha: float | None) -> Factors:
-    down, up = (_read(header, file, names[role]) for role in ("down", "up"))
+def _data(header: Header) -> memoryview:
+    """All bytes after the header, in memory: were the file mapped, cutting it would kill the process.
+
+    A file that carries the hash of its data is compared with it. Ours are refused where it does not hold; other
+    programs are known to change a file and leave its old hash, which is said.
+    """
+    wanted = header.size_bytes - header.data_offset
+    data = bytearray(wanted)
+    try:
+        with open(header.path, "rb") as file:
+            file.seek(header.data_offset)
+            found = file.readinto(data)
+    except OSError as err:
+        raise _refused(header, f"reading it failed: {err}", "Get the file again, or check the disk.") from err
+    if found < wanted:
+        raise _refused(header, f"{found} of {wanted} bytes could be read: it was changed meanwhile", "Try again.")
+    told = header.metadata.get("sshs_model_hash", "")
+    if told and told != hashlib.sha256(data).hexdigest():
+        detail = "its numbers are not those it was saved with: the checksum in its header does not hold"
+        if header.metadata.get("modelspec.implementation_version", "").startswith("lorakiln"):
+            raise _refused(header, detail, "It was damaged on the way or on the disk: get it again.")
+        log.warning("%s: %s; it may be damaged", safe_text(header.path, 400), detail)
+    return memoryview(data)
+
+
+def _factors(header: Header, data: memoryview, base: str, names: Mapping[str, str], alpha: float | None) -> Factors:
+    down, up = (_read(header, data, names[role]) for role in ("down", "up"))
     if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
         raise _refused(
             header,
@@ -230,18 +256,22 @@ def _factors(header: Header, file: Any, base: str, names: Mapping[str, str], alp
             "The file is damaged or a LoRA of another kind.",
         )
     if "alpha" in names:
-        scalar = _read(header, file, names["alpha"])
+        scalar = _read(header, data, names["alpha"])
         if scalar.numel() != 1:
             raise _refused(header, f"{names['alpha']} is {tuple(scalar.shape)}, wanted one number", "")
         alpha = float(scalar)
     return Factors(down, up, float(down.shape[0]) if alpha is None else alpha)
 
 
-def _read(header: Header, file: Any, name: str) -> Tensor:
-    if header.tensors[name].dtype not in _READABLE:
+def _read(header: Header, data: memoryview, name: str) -> Tensor:
+    info = header.tensors[name]
+    if info.dtype not in _READABLE:
         wanted = ", ".join(sorted(_READABLE))
-        raise _refused(header, f"{name} is {header.tensors[name].dtype}; wanted one of {wanted}", "")
-    tensor: Tensor = file.get_tensor(name).to(torch.float32)
+        raise _refused(header, f"{name} is {info.dtype}; wanted one of {wanted}", "")
+    if not info.count:
+        raise _refused(header, f"{name} is empty", "The file is of no use.")
+    raw = torch.frombuffer(data, dtype=_READABLE[info.dtype], count=info.count, offset=info.begin)
+    tensor = raw.reshape(info.shape).to(torch.float32, copy=True)
     if not torch.isfinite(tensor).all():
         raise _refused(header, f"{name} holds values that are infinite or not a number", "The file is of no use.")
     return tensor
@@ -260,8 +290,10 @@ def _header_alphas(header: Header) -> dict[str, float]:
         config = {key.removeprefix(DIFFUSERS_PREFIX): value for key, value in raw.items()}
         common = float(config["lora_alpha"])
         patterns = {str(key).lstrip("^"): float(value) for key, value in (config.get("alpha_pattern") or {}).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as err:
         raise _refused(header, f"lora_adapter_metadata in its header cannot be read ({err!r})", "") from err
+    if not all(math.isfinite(alpha) for alpha in (common, *patterns.values())):
+        raise _refused(header, "lora_adapter_metadata in its header gives an alpha that is not finite", "")
     for key in ("use_dora", "use_rslora"):
         if config.get(key):
             raise _refused(header, f"its header sets {key}", "Only plain LoRAs can be read.")

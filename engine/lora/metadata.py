@@ -1,7 +1,8 @@
 """What a LoRA file says about itself: kohya's ``ss_`` keys and the model specification's, all strings.
 
 Torch-free. Nothing that could tell on its maker is written unless asked for in ``[saving]``: no paths, no folder
-names, no tag counts, no comment, no prompts. Hashes of the contents are added by
+names, no tag counts, no comment, no prompts. What is asked for passes the gate for text from outside: whoever lists a
+file's metadata in a terminal gets no orders in it. Hashes of the contents are added by
 :func:`engine.lora.formats.save_lora`, which has the contents. Keys follow kohya sd-scripts (``train_network.py``,
 ``library/sai_model_spec.py``); values that are off are written as ``None``, as there.
 """
@@ -18,12 +19,16 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.models.header import read_header
+from engine.text import safe_text
 
 MAX_TAGS = 2000
 """Tags counted in all at most, the most frequent ones; readers refuse headers of more than a megabyte."""
 
 MAX_TAG = 100
 """Longest tag counted, in characters: whole sentences are no tags."""
+
+MAX_TEXT = 20_000
+"""Longest text, such as a comment, in characters."""
 
 MAX_PROMPTS = 100
 """Sample prompts written at most, each cut at 2000 characters."""
@@ -117,7 +122,7 @@ def build_metadata(facts: LoraFacts) -> dict[str, str]:
         **_on_request(facts),
     }
     keys = {f"ss_{key}": _text(value) for key, value in training.items()}
-    return {**keys, **{f"modelspec.{key}": value for key, value in _specification(facts).items()}}
+    return {**keys, **{f"modelspec.{key}": _text(value) for key, value in _specification(facts).items()}}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -137,7 +142,18 @@ def legacy_model_hash(path: Path) -> str:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    if isinstance(value, dict | list):
+        return json.dumps(_gated(value), ensure_ascii=False)
+    return safe_text(value, MAX_TEXT, newlines=True)
+
+
+def _gated(value: Any) -> Any:
+    """``value`` with every text in it, keys too, made safe to show."""
+    if isinstance(value, dict):
+        return {safe_text(key): _gated(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_gated(item) for item in value]
+    return safe_text(value) if isinstance(value, str) else value
 
 
 def _identity(facts: LoraFacts) -> dict[str, Any]:

@@ -7,8 +7,9 @@ out: a list of :class:`Target`. Pure and without torch, so that a form can show 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.config import LoraConfig
 from engine.errors import ConfigError
@@ -127,6 +128,8 @@ def _patterns(key: str, texts: Sequence[str], modules: Mapping[str, Shape]) -> l
     for text in texts:
         try:
             pattern = re.compile(text)
+            if _may_take_forever(text):
+                raise OverflowError("a repetition within a repetition, or more than four: it could take for ever")
         except (re.error, RecursionError, OverflowError) as err:
             raise ConfigError(
                 f"lora.{key} holds a regular expression that cannot be read",
@@ -142,6 +145,34 @@ def _patterns(key: str, texts: Sequence[str], modules: Mapping[str, Shape]) -> l
             )
         patterns.append(pattern)
     return patterns
+
+
+def _may_take_forever(text: str) -> bool:
+    """Whether searching a name for ``text`` could try more ways than anybody waits for: it may be a stranger's."""
+    return len(text) > 1000 or _repetitions(re._parser.parse(text), False) > 4  # type: ignore[attr-defined]
+
+
+def _repetitions(parsed: Any, within: bool) -> int:
+    """Open repetitions in a parsed expression, 5 where one lies in another; what chooses in one counts as another."""
+    count = 0
+    for operation, argument in parsed:
+        name = str(operation)
+        repeats = name.endswith("_REPEAT") and argument[1] > 1 and argument[0] != argument[1]
+        if within and (repeats or name == "BRANCH"):
+            return 5
+        count += repeats
+        for inner in _parts_of(argument):
+            count += _repetitions(inner, within or repeats)
+    return count
+
+
+def _parts_of(argument: Any) -> Iterator[Any]:
+    """The parsed expressions in an operation's argument, at any depth."""
+    if isinstance(argument, re._parser.SubPattern):  # type: ignore[attr-defined]
+        yield argument
+    elif isinstance(argument, tuple | list):
+        for item in argument:
+            yield from _parts_of(item)
 
 
 def _matches(name: str, patterns: Sequence[re.Pattern[str]]) -> bool:

@@ -139,7 +139,15 @@ class BaseFile:
 
     def __exit__(self, *raised: object) -> None:
         """Close the file."""
-        self._reader.__exit__()
+        self._reader.__exit__(*raised)
+
+    def refuse_changed(self) -> None:
+        """Look whether the file is as it was when it was opened.
+
+        Raises:
+            ModelFileError: it is not.
+        """
+        self._reader.refuse_changed()
 
     def count(self, with_modulation: bool) -> None:
         """Say what will be read."""

@@ -137,6 +137,8 @@ class _Copy:
                 if weights is None:
                     writer = writer or self._begin(blocks)
                     weights = self._loader.block(block, into)
+                    if block + 1 == len(self._templates):
+                        self._loader.refuse_changed()  # before the copy is whole: half of another file is not kept
                     if writer is not None:
                         writer.add(block, weights)
                 blocks.append(place(block, weights))

@@ -10,7 +10,6 @@ damaged file. Writing is a convenience: when the disk is full the run goes on wi
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from engine.errors import DiskError
 from engine.files import atomic_path
+from engine.leftovers import clear_up
 from engine.memory.frozen import BlockWeights, block_tensors
 from engine.text import safe_text
 
@@ -112,7 +112,7 @@ class CopyWriter:
         """Make room and begin."""
         with self._guarded():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            sweep(self.path.parent)
+            clear_up(self.path.parent)
             free = shutil.disk_usage(self.path.parent).free
             if free < self._form.size_bytes + _MARGIN:
                 raise DiskError(
@@ -121,8 +121,7 @@ class CopyWriter:
                     f"{free / 1e9:.1f} GB free",
                 )
             temp = self._stack.enter_context(atomic_path(self.path))
-            self._fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)  # tells a living writer's file from one that a kill left
+            self._fd = os.open(temp, os.O_RDWR)
             _write(self._fd, memoryview(self._form.header), 0)
         return self
 
@@ -249,18 +248,6 @@ class CopyReader:
             digest.update(piece[:got])
             view, at = view[got:], at + got
         return digest.hexdigest()
-
-
-def sweep(folder: Path) -> int:
-    """Remove half-written copies whose writer is dead; returns how many."""
-    swept = 0
-    for path in folder.glob(".*.part"):
-        # Gone meanwhile, held by a living writer, or not ours to remove: none of these is in anyone's way.
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-            swept += 1
-    return swept
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -16,6 +16,7 @@ from pathlib import Path
 from engine.config import RunConfig
 from engine.config_memory import AUTO, Rung, parse_rung
 from engine.files import atomic_write
+from engine.sealed import sealed, unsealed
 
 KEEPING = ("none", "attention", "full", "offload")
 """``training.gradient_checkpointing`` from what keeps most on the GPU to what keeps least."""
@@ -147,13 +148,13 @@ def write_taken(path: Path, taken: Sequence[Taken]) -> None:
     Raises:
         DiskError: they could not be written; what stood there stands.
     """
-    atomic_write(path, json.dumps({"taken": [asdict(each) for each in taken]}, indent=1) + "\n")
+    atomic_write(path, sealed(json.dumps({"taken": [asdict(each) for each in taken]}, indent=1)) + "\n")
 
 
 def read_taken(path: Path) -> tuple[list[Taken], str]:
     """What :func:`write_taken` wrote, or nothing and what is wrong with the file; no words where there is none."""
     try:
-        found = json.loads(path.read_bytes())["taken"]
+        found = unsealed(path.read_bytes())["taken"]
         taken = [Taken(int(e["step"]), str(e["setting"]), str(e["before"]), str(e["after"])) for e in found]
         for each in taken:
             parse_rung(str(each.rung))
@@ -161,7 +162,7 @@ def read_taken(path: Path) -> tuple[list[Taken], str]:
         return [], ""
     except OSError as err:
         return [], f"cannot be read ({err.strerror})"
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return [], "is damaged"
     return taken, ""
 

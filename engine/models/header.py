@@ -107,6 +107,16 @@ def read_header(path: Path) -> Header:
     return _parse(path, raw, 8 + length, size)
 
 
+def parse_header(data: bytes, path: Path) -> Header:
+    """Check the header of a whole file that is in memory; ``path`` is for messages.
+
+    Raises:
+        ModelFileError: as in :func:`read_header`.
+    """
+    length = _header_length(path, data[:64], len(data))
+    return _parse(path, data[8 : 8 + length], 8 + length, len(data))
+
+
 def file_fingerprint(path: Path) -> str:
     """A SHA-256 (hex) that tells one model file from another: header, size and samples of the data.
 

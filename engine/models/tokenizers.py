@@ -152,11 +152,16 @@ class _Explained:
             raise _damaged(self._path, safe_text(err, 200)) from err
 
 
+_UNKNOWN = "\U0010ffff \u0378"
+"""What no vocabulary has."""
+
+
 def _from_json(path: Path, data: bytes, kind: str) -> Tokenizer:
     """A ``tokenizer.json`` without its own padding and truncation."""
     with _Explained(path):
         found = json_kind(data)
         core = Tokenizer.from_str(data.decode("utf-8"))
+        _ids(core, _UNKNOWN)  # one that cannot say "unknown" fails at the first word that it does not know
     if found != kind:
         raise _damaged(path, f"it describes a {safe_text(found, 40)} tokenizer, expected {kind}")
     core.no_padding()

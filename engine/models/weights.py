@@ -9,16 +9,16 @@ short read is an error like any other. fp8 weights are multiplied by their scale
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterable, Mapping
 from io import FileIO
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelFileError
 from engine.models.detect import listed
-from engine.models.header import TensorInfo
+from engine.models.header import Header, TensorInfo
 from engine.models.parts import Part, dims
 from engine.text import safe_text
 
@@ -68,7 +68,8 @@ def load_weights(
     wanted = _wanted(module)
     _check_names(part, {name: shape for name, (shape, _) in wanted.items()}, sources, scales)
     done, total = 0, sum(info.end - info.begin for info in sources.values())
-    with _open(part.header.path) as file:
+    with _open(part) as file:
+        before = _stamp(file)
         for name, info in sorted(sources.items(), key=lambda item: item[1].begin):
             to = torch.float32 if keep_float32 and keep_float32(name) else dtype
             scale = _read(file, part, scales[name]).float() if name in scales else None
@@ -78,6 +79,7 @@ def load_weights(
             done += info.end - info.begin
             if progress is not None:
                 progress(done, total)
+        _refuse_changed(part, file, before)
     module.requires_grad_(False)
 
 
@@ -100,15 +102,30 @@ class PartReader:
             ModelFileError: it cannot be opened.
         """
         self.part = part
-        self._file = _open(part.header.path)
+        self._file = _open(part)
+        self._before = _stamp(self._file)
 
     def __enter__(self) -> PartReader:
         """Nothing but itself."""
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file.
+
+        Raises:
+            ModelFileError: nothing else went wrong, and the file was changed while it was read.
+        """
+        with self._file:
+            if not any(raised):
+                self.refuse_changed()
+
+    def refuse_changed(self) -> None:
+        """Look whether the file is as it was when it was opened.
+
+        Raises:
+            ModelFileError: it is not.
+        """
+        _refuse_changed(self.part, self._file, self._before)
 
     def raw(self, name: str) -> tuple[Tensor, Tensor | None]:
         """A tensor as it lies in the file, on the CPU, and its scale in float32 where it has one.
@@ -178,19 +195,43 @@ def _check_names(
         )
 
 
-def _open(path: Path) -> FileIO:
+def _open(part: Part) -> FileIO:
+    path = part.header.path
     try:
         return open(path, "rb", buffering=0)
     except OSError as err:
         raise ModelFileError("A model file could not be read", f"{safe_text(path, 400)}: {err}", "") from err
 
 
+def _stamp(file: FileIO) -> tuple[int, int]:
+    """What shows that an open file is written to: its size and the time of its last change (ns)."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def _refuse_changed(part: Part, file: FileIO, before: tuple[int, int]) -> None:
+    """Refuse what was read of a file that is not as it was, at first or by its header: it may be half of another."""
+    now = _stamp(file)
+    if now == before and now[0] == part.header.size_bytes:
+        return
+    raise ModelFileError(
+        "A model file was changed while it was read",
+        f"{safe_text(part.header.path, 400)} had {part.header.size_bytes} bytes, now {now[0]}; another program wrote "
+        "to it",
+        "Wait until it is whole (a download or copy that still runs), then start again.",
+    )
+
+
 def _read(file: FileIO, part: Part, info: TensorInfo) -> Tensor:
+    return _tensor(file, part.header, info)
+
+
+def _tensor(file: FileIO, header: Header, info: TensorInfo) -> Tensor:
     """One tensor's bytes from the file into a CPU tensor of the file's dtype."""
     buffer = torch.empty(info.end - info.begin, dtype=torch.uint8)
     view = buffer.numpy().data
     try:
-        file.seek(part.header.data_offset + info.begin)
+        file.seek(header.data_offset + info.begin)
         while view:
             got = file.readinto(view)
             if not got:
@@ -198,7 +239,7 @@ def _read(file: FileIO, part: Part, info: TensorInfo) -> Tensor:
             view = view[got:]
     except OSError as err:
         raise ModelFileError(
-            "A model file could not be read", f"{safe_text(part.header.path, 400)}, tensor {info.name}: {err}", ""
+            "A model file could not be read", f"{safe_text(header.path, 400)}, tensor {info.name}: {err}", ""
         ) from err
     return buffer.view(DTYPES[info.dtype]).reshape(info.shape)
 

@@ -8,6 +8,7 @@ flipped bit in it is silent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,11 +22,17 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from engine.errors import DiskError, RunError
+from engine.errors import DiskError, ModelFileError
 from engine.files import atomic_path, atomic_write, disk_error, flush
+from engine.models.header import parse_header
+from engine.text import safe_text
+from engine.training.generations import FORMAT, Generation, discard, folder_name, generations, read_newest, step_of
 
-FORMAT = 2
-"""2: the optimizer's tensors are those of flat storage; 1 had one for each matrix."""
+KEPT = "KEPT"
+"""A file in a generation that is not pruned; says why."""
+
+MOST_KEPT = 2
+"""Generations with such a mark at a time."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Place:
         index: steps of that epoch done.
         loss_sum: sum of the epoch's losses so far, for its mean.
         elapsed_s: training time so far, pauses left out.
+        skipped: steps of this epoch, or of the last 50, that were left out because they were not finite.
     """
 
     step: int = 0
@@ -45,6 +53,7 @@ class Place:
     index: int = 0
     loss_sum: float = 0.0
     elapsed_s: float = 0.0
+    skipped: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,8 @@ class TrainingState:
         lora: adapter weights by module name, float32.
         optimizer: the optimizer's tensors.
         optimizer_json: the optimizer's plain values.
-        identity: what must not have changed on resume (dataset, base model, settings), by name.
+        identity: digests of what must not have changed on resume (dataset, base model, settings), by name.
+        record: which :class:`engine.training.record.Record` says what stands behind them; "" for a state of before.
     """
 
     place: Place
@@ -64,6 +74,7 @@ class TrainingState:
     optimizer: dict[str, Tensor]
     optimizer_json: dict[str, Any]
     identity: dict[str, str]
+    record: str = ""
 
 
 def save_state(states: Path, state: TrainingState, keep: int) -> Path:
@@ -72,7 +83,7 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
     Raises:
         DiskError: it could not be written; every earlier generation stands.
     """
-    final = states / f"step-{state.place.step:08d}"
+    final = states / folder_name(state.place.step)
     part = states / f".{final.name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -82,6 +93,7 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
             "place": asdict(state.place),
             "optimizer": state.optimizer_json,
             "identity": state.identity,
+            "record": state.record,
             "torch": torch.__version__,
         }
         contents: dict[str, Iterable[bytes | memoryview]] = {
@@ -98,33 +110,33 @@ def save_state(states: Path, state: TrainingState, keep: int) -> Path:
             raise
         raise disk_error(err, final) from err
     # Later ones are of a past that this state has replaced: damaged, or the run would have gone on from them.
-    later = [folder for folder in generations(states) if folder.name > final.name]
-    for old in [*later, *generations(states)[len(later) + keep :]]:
-        shutil.rmtree(old, ignore_errors=True)
+    standing = generations(states)
+    later = [folder for folder in standing if folder.name > final.name]
+    earlier = [folder for folder in standing[len(later) :] if not (folder / KEPT).exists()]
+    for old in [*later, *earlier[keep:]]:
+        with contextlib.suppress(OSError):  # this state stands; what cannot be removed now goes after the next
+            discard(old)
     return final
 
 
-def sweep(states: Path) -> None:
-    """Clear up what a kill left half-done; only for the holder of the run's lock."""
-    for old in states.glob(".step-*.old"):
-        final = states / old.name.removeprefix(".").removesuffix(".old")
-        if not final.exists():  # killed between the two renames of a replacement
-            os.rename(old, final)
-        shutil.rmtree(old, ignore_errors=True)
-    for part in states.glob(".step-*.part"):
-        shutil.rmtree(part, ignore_errors=True)
+def keep_before(states: Path, step: int, reason: str) -> int:
+    """Keep the newest generation from before ``step`` from being pruned, and the one kept before it, no more.
 
+    ``reason`` goes into the mark. Not while a save is under way.
 
-def generations(states: Path) -> list[Path]:
-    """Complete-looking generations, newest first."""
-    return sorted((p for p in states.glob("step-*") if p.is_dir()), reverse=True)
+    Returns:
+        Its step; 0 where there is none.
 
-
-def next_step(states: Path) -> int:
-    """The step after the newest generation's, by its name alone: a damaged one may have a run begin earlier."""
-    newest = next(iter(generations(states)), None)
-    number = newest.name.removeprefix("step-") if newest is not None else ""
-    return int(number) + 1 if number.isdecimal() else 1
+    Raises:
+        DiskError: the mark could not be written.
+    """
+    before = next((folder for folder in generations(states) if folder.name < folder_name(step)), None)
+    if before is None:
+        return 0
+    atomic_write(before / KEPT, f"{reason}\n")
+    for old in [folder for folder in generations(states) if (folder / KEPT).exists()][MOST_KEPT:]:
+        (old / KEPT).unlink(missing_ok=True)
+    return step_of(before)
 
 
 def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
@@ -137,51 +149,68 @@ def load_newest(states: Path) -> tuple[TrainingState | None, list[str]]:
         RunError: generations stand there but none verifies, or the newest that does is of another version; starting
             over silently would lose the work.
     """
-    damaged: list[str] = []
-    for folder in generations(states):
-        try:
-            return _load(folder), damaged
-        except (OSError, ValueError, KeyError, TypeError) as err:
-            damaged.append(f"{folder.name}: {err}")
-    if damaged:
-        raise RunError(
-            "No training state can be read",
-            f"in {states}: " + "; ".join(damaged),
-            "The LoRA files saved so far are intact. Train on from one with lora.resume_from in a new run.",
-        )
-    return None, []
+    return read_newest(states, _parsed)
 
 
-def _load(folder: Path) -> TrainingState:
-    manifest = json.loads((folder / "MANIFEST.json").read_bytes())
-    contents: dict[str, bytes] = {}
-    for name in ("lora.safetensors", "optimizer.safetensors", "state.json"):
-        data = (folder / name).read_bytes()
-        if len(data) != manifest[name]["size"] or _sha256(data) != manifest[name]["sha256"]:
-            raise ValueError(f"{name} does not match its checksum")
-        contents[name] = data
-    record = json.loads(contents["state.json"])
-    if record["format"] != FORMAT:
-        raise RunError(
-            "The training state was saved by another version",
-            f"{folder} is in format {record['format']}, this version reads {FORMAT}",
-            "Finish it with the version that began it, or begin a new run from its LoRA with lora.resume_from.",
-        )
-    known = {field.name for field in fields(Place)}
+def _parsed(generation: Generation) -> TrainingState:
+    table, contents = generation.table, generation.contents
+    place = _place(table["place"])
+    if generation.folder.name != folder_name(place.step):
+        raise ValueError(f"it is the state of step {place.step}, under another's name")
     return TrainingState(
-        place=Place(**{k: v for k, v in record["place"].items() if k in known}),
-        lora=load(contents["lora.safetensors"]),
-        optimizer=load(contents["optimizer.safetensors"]),
-        optimizer_json=record["optimizer"],
-        identity=record["identity"],
+        place=place,
+        lora=_tensors(generation.folder / "lora.safetensors", contents["lora.safetensors"]),
+        optimizer=_tensors(generation.folder / "optimizer.safetensors", contents["optimizer.safetensors"]),
+        optimizer_json=_of_kind(dict, table["optimizer"]),
+        identity={str(name): str(digest) for name, digest in table["identity"].items()},
+        record=_of_kind(str, table.get("record", "")),
     )
+
+
+def _place(record: dict[str, Any]) -> Place:
+    values = {part.name: record[part.name] for part in fields(Place) if part.name in record}
+    return Place(**{name: _of_kind(type(getattr(Place(), name)), value) for name, value in values.items()})
+
+
+def _of_kind(kind: type[Any], value: Any) -> Any:
+    """``value`` if it is of this kind, a whole number taken for a float.
+
+    Raises:
+        ValueError: it is not, or a number below 0.
+    """
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is tuple and isinstance(value, list):  # JSON knows no tuples; a place holds no lists
+        value = tuple(_of_kind(int, item) for item in value)
+    # A NaN may well be a sum of losses; that is for the loop to judge.
+    if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 2**53):
+        raise ValueError(f"a {kind.__name__} wanted, found {safe_text(repr(value), 40)}")
+    return value
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    """The tensors of a file in memory; a checksum holds for whatever its writer wrote, so its header is checked."""
+    try:
+        parse_header(data, path)
+    except ModelFileError as err:
+        raise ValueError(err.detail) from err
+    found = load(data)
+    for name, tensor in found.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+    return found
 
 
 def _replace_folder(part: Path, final: Path) -> None:
     old = final.with_name(f".{final.name}.old")
     if final.exists():  # a damaged one of the same step, or a second save of it
         os.rename(final, old)
-    os.rename(part, final)
+    try:
+        os.rename(part, final)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error is the one to tell; sweeping puts it back, too
+            os.rename(old, final)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     flush(final.parent)
 
@@ -226,7 +255,3 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     yield len(text).to_bytes(8, "little") + text
     for name in order:
         yield tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -7,6 +7,7 @@ cancelled stop leaves nothing behind.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from engine.commands import (
@@ -14,6 +15,7 @@ from engine.commands import (
     Command,
     CommandQueue,
     Pause,
+    Remove,
     Resume,
     SampleNow,
     SaveNow,
@@ -21,9 +23,9 @@ from engine.commands import (
     StopAtEpoch,
     StopNow,
 )
-from engine.events import EventLog, Log, StopPlanned
+from engine.events import EpochDone, EventLog, Log, RunDone, RunStarted, StopPlanned, replay
 
-_FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now")
+_FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now", "remove")
 
 
 class Control:
@@ -40,6 +42,8 @@ class Control:
         """Epoch at whose end to stop; 0 is none."""
         self.save_now = False
         self.sample_now = False
+        self.remove: tuple[str, ...] = ()
+        """What the user marked of the files that could go."""
 
     def poll(self) -> None:
         """Fold every waiting command into the flags; never waits."""
@@ -90,6 +94,18 @@ class Control:
                 self.save_now = True
             case SampleNow():
                 self.sample_now = True
+            case Remove(paths=paths):
+                self.remove += paths
+
+    def take_up_plan(self, path: Path) -> None:
+        """Plan the stop that was planned when the run broke off, or was stopped before it; ``path`` has its events.
+
+        The loop says it again once the run's outline is told.
+
+        Raises:
+            OSError: the events cannot be read.
+        """
+        self.stop_epoch = planned_stop(path)
 
     def _plan_at(self, epoch: int) -> None:
         if epoch < self.epoch:
@@ -99,3 +115,21 @@ class Control:
     def _plan(self, epoch: int) -> None:
         self.stop_epoch = epoch
         self.events.append(StopPlanned(epoch))
+
+
+def planned_stop(path: Path) -> int:
+    """The epoch of the stop that the events in ``path`` leave planned; 0 where it was carried out, or none is."""
+    plan, over = 0, [(0, 0)]
+    if not path.exists():
+        return plan
+    for entry in replay(path, RunStarted, EpochDone, StopPlanned, RunDone):
+        match entry.event:
+            case RunStarted(resumed_step=step):
+                over = [(done, at) for done, at in over if at <= step]
+            case EpochDone(epoch=done, step=at):
+                over.append((done, at))
+            case StopPlanned(epoch=planned):
+                plan = planned
+            case RunDone() if over[-1][0] >= plan:
+                plan = 0
+    return plan

@@ -34,6 +34,11 @@ class Entries:
         self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
         self._bytes = 0
 
+    def forget(self) -> None:
+        """Read every entry anew from the disk, where its checksum is looked at."""
+        self._kept.clear()
+        self._bytes = 0
+
     def batch_latents(self, micro: MicroBatch, step: int, number: int) -> Tensor:
         """Latents (B, C, h, w) float32, drawn from each picture's posterior anew every time it is seen."""
         rows = []

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Export:
 
     Attributes:
         files: layout, path and metadata of each file.
+        standing: the sizes of those that were written; writing goes on with the others.
     """
 
     config: RunConfig
@@ -40,6 +41,7 @@ class Export:
     place: Place
     kind: str
     files: list[tuple[Layout, Path, dict[str, str]]]
+    standing: dict[Path, int] = field(default_factory=dict)
 
     @property
     def first(self) -> str:
@@ -55,8 +57,11 @@ class Export:
         """
         place = self.place
         for layout, path, metadata in self.files:
+            if path in self.standing:
+                continue
             save_lora(path, state, self.targets, layout, self.config.saving.dtype, metadata)
-            events.append(CheckpointSaved(str(path), place.step, place.epoch, self.kind, path.stat().st_size))
+            self.standing[path] = path.stat().st_size
+            events.append(CheckpointSaved(str(path), place.step, place.epoch, self.kind, self.standing[path]))
 
 
 def plan_export(config: RunConfig, folder: RunFolder, kit: Kit, place: Place, kind: str) -> Export:

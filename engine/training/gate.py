@@ -1,4 +1,4 @@
-"""A step counts only if its loss and its gradients are finite, decided where they are.
+"""A step counts only if its loss, its gradients and what it is to change are finite, decided where they are.
 
 To look at a flag on a GPU the host would have to wait for it, in every step. So the flag goes into the update itself:
 where it is set, weights and the optimizer's tensors keep their bits. The host reads loss and flag with the step's
@@ -78,8 +78,12 @@ class Gate:
 
     def judge(self, loss: Tensor, grad_norm: Tensor) -> Verdict:
         """The first half of :meth:`step`: look at what was computed, and change nothing."""
-        # x - x is 0 for what is finite and nothing else; a sum of the two could overflow.
-        broken = ((loss - loss) + (grad_norm - grad_norm)).ne(0)
+        # A sum over values is finite if all of them are, and takes no memory. Weights and states are looked at too:
+        # one broken value among the optimizer's shows in no loss until it has broken the weights.
+        sums = [tensor.detach().sum().float() for tensor in _changing(self.optimizer)]
+        seen = torch.stack([loss.detach().float(), grad_norm.detach().float(), *sums])
+        # x - x is 0 for what is finite and nothing else.
+        broken = (seen - seen).ne(0).any()
         before = loss.new_zeros(()) if self._held is None else self._held.to(loss.device)
         flag = broken.logical_or(before)
         return Verdict(flag, before + flag)
@@ -101,8 +105,8 @@ class Gate:
 
     @property
     def flag(self) -> Tensor | None:
-        """Whether the newest step was held back, a scalar on the device; None where the host decides."""
-        return self._held.bool() if self._late and self._held is not None else None
+        """Whether the newest step was held back, a scalar on the device; None before the first."""
+        return self._held.bool() if self._held is not None else None
 
     def rewind(self) -> int:
         """Take back what the host counted of steps held back and let steps count again; returns how many there were.
@@ -135,6 +139,16 @@ def _why_waiting(optimizer: Optimizer) -> str:
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _changing(optimizer: Optimizer) -> Iterator[Tensor]:
+    """The floating-point tensors that a step changes, but for paged ones: they would have to come for a look."""
+    for parameter in _parameters(optimizer):
+        yield parameter
+        for key, value in optimizer.state.get(parameter, {}).items():
+            of_step = isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0
+            if of_step and not key.startswith("qmap") and not getattr(value, "is_paged", False):
+                yield value
 
 
 def _counted(optimizer: Optimizer) -> _Counted:

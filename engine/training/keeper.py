@@ -5,23 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
+from engine.batches import Turn
 from engine.config import RunConfig
-from engine.errors import EngineError, RunError
+from engine.errors import DiskError, EngineError, RunError
 from engine.events import EventLog, Log
 from engine.files import RunFolder
 from engine.memory.exhaustion import first_line
 from engine.memory.pinned import HostPool
 from engine.training.background import Snapshots, Writer
-from engine.training.checkpoint import Place, TrainingState, load_newest, save_state, sweep
+from engine.training.changes import compare, refusal, unexplained
+from engine.training.checkpoint import Place, TrainingState, keep_before, load_newest, save_state
 from engine.training.export import Export, plan_export
 from engine.training.kit import Kit
 from engine.training.ladder import Exhausted
 from engine.training.ledger import Ledger
+from engine.training.nonfinite import Corrupted, broken_tensors
 from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
+from engine.training.record import load_record, save_record
+from engine.training.room import Room, SaveSize, sweep_folder, tree_bytes
 
 STATE_EVERY_S = 300.0
 """A training state is written at least this often, so that an accident costs at most this much."""
@@ -32,6 +39,7 @@ class Keeper:
 
     Args:
         enter: enters a state of the run and returns the one before.
+        room: the disk under the run's folder.
         pool: host memory for copies of the state; without one the keeper's own.
 
     Attributes:
@@ -46,6 +54,7 @@ class Keeper:
         kit: Kit,
         ledger: Ledger,
         enter: Callable[[str], str],
+        room: Room,
         pool: HostPool | None = None,
     ) -> None:
         self.config = config
@@ -54,31 +63,50 @@ class Keeper:
         self.kit = kit
         self.ledger = ledger
         self.enter = enter
+        self.room = room
         self.last_lora = ""
         self.writer = Writer()
         self._snapshots = Snapshots(pool)
         self._state_clock = time.monotonic()
         self._saved_step = -1
+        self._ended = False
+        self._record = ""
 
-    def restore(self) -> None:
-        """Take up the newest state that verifies, if there is one.
+    def restore(self) -> bool:
+        """Take up the newest state that verifies, all of it finite; False if there is none.
 
         Raises:
             RunError: no state verifies although there are some, or the base model is another one.
         """
-        sweep(self.folder.states)
-        for left in self.folder.root.glob(".*.part"):
-            left.unlink(missing_ok=True)
+        self.ledger.forget()
+        self.writer.drop()  # a state that may not be taken up
+        sweep_folder(self.folder)
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))
         if state is None:
-            return
+            return False
         self._check_identity(state)
         self.kit.lora.load_state(state.lora)
         load_optimizer_state(self.kit.optimizer, state.optimizer, state.optimizer_json)
         self.ledger.start(state.place)
         self._saved_step = state.place.step
+        return True
+
+    def keep_before(self, step: int, reason: str) -> int:
+        """Keep the newest state from before ``step`` for good; returns its step, 0 where there is none.
+
+        Raises:
+            DiskError: an earlier save could not be written.
+        """
+        if not self.kit.compute.is_main:
+            return 0
+        self.writer.wait()
+        try:
+            return keep_before(self.folder.states, step, reason)
+        except DiskError as err:  # a service: the run is none the worse for it
+            self.events.append(Log("warning", f"No state from before is kept: {err}".replace("\n", "; ")))
+            return 0
 
     def _check_identity(self, state: TrainingState) -> None:
         now = self.kit.prepared.identity
@@ -89,7 +117,13 @@ class Keeper:
                 f"{self.config.model.transformer} differs from the file this run was trained on",
                 "Put the old file back, or start a new run with lora.resume_from.",
             )
-        for name in changed:
+        before = load_record(self.folder.records, state.record)
+        found = compare(before, self.kit.prepared.record) if before is not None else []
+        if (refused := refusal(found)) is not None:
+            raise refused
+        for change in found:
+            self.events.append(change)
+        for name in unexplained(changed, found):
             self.events.append(Log("warning", f"The {name} changed since the run stopped: its course may differ"))
 
     def save(self, kind: str) -> None:
@@ -99,17 +133,20 @@ class Keeper:
 
         Raises:
             RunError: a step's loss is not a number; nothing is written.
-            DiskError: an earlier save could not be written; what stood there before is unharmed.
+            DiskError: this or an earlier save could not be written; what stood there before is unharmed. Saving again
+                goes on with what is left to write.
         """
         place = self.ledger.snapshot()
         if not self.kit.compute.is_main:
             return
         with self._during("saving"):
             self.writer.wait()
-            export = plan_export(self.config, self.folder, self.kit, place, kind)
-            self.last_lora = export.first
-            self._begin(place, export)
+            if not self._ended:
+                export = plan_export(self.config, self.folder, self.kit, place, kind)
+                self._begin(place, export)
+                self.last_lora = export.first
             if kind in ("stop", "final"):
+                self._ended = True
                 self.settle()
 
     def save_state(self, wait: bool = True) -> None:
@@ -144,6 +181,11 @@ class Keeper:
         if err is not None:
             self.events.append(Log("warning", f"The last save failed: {err}".replace("\n", "; ")))
 
+    def abandon(self) -> None:
+        """The GPU is lost: let go without a look at it; a state whose copy has arrived is still written."""
+        self._snapshots.give_up()
+        self.close()
+
     def _begin(self, place: Place, export: Export | None) -> None:
         """:meth:`_write`; where the GPU has no room for a copy in between, free what can be, and again."""
         try:
@@ -160,6 +202,7 @@ class Keeper:
         """Take a copy of what is to be saved, and let the thread write it."""
         # The one before first: its copy lies where the new one goes.
         self.writer.wait()
+        self.room.check()
         kit, lora = self.kit, self.kit.lora
         with_state = self._saved_step != place.step
         tensors, plain = optimizer_tensors(kit.optimizer) if with_state else ({}, {})
@@ -172,17 +215,35 @@ class Keeper:
         def write() -> None:
             snapshot.wait()
             copies = snapshot.tensors
+            size = self.room.size
+            kept = {name: copies[f"optimizer.{name}"] for name in tensors}
+            if parts := broken_tensors(copies["lora"], kept):
+                raise Corrupted(parts, place.step)
             if export is not None:
                 export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
+                size = replace(size, lora=sum(export.standing.values()))
             if with_state:
-                optimizer = {name: copies[f"optimizer.{name}"] for name in tensors}
-                state = TrainingState(place, lora.state(copies["lora"]), optimizer, plain, identity)
-                save_state(self.folder.states, state, self.config.saving.keep_states)
+                record = self._record = self._record or save_record(self.folder.records, kit.prepared.record)
+                state = TrainingState(place, lora.state(copies["lora"]), kept, plain, identity, record)
+                # What was told up to here must not be lost where the state that follows from it stands.
+                self.events.flush()
+                written = save_state(self.folder.states, state, self.config.saving.keep_states)
+                size = replace(size, state=tree_bytes(written))
+            self.room.size = size
 
         self.writer.start(write)
         if with_state:
             self._state_clock = time.monotonic()
             self._saved_step = place.step
+
+    def save_size(self) -> SaveSize:
+        """What a save will take, by what has to be written; the sizes of those that stand are better."""
+        weights, optimizer = self.kit.lora.weights, optimizer_tensors(self.kit.optimizer)[0]
+        moments = sum(tensor.numel() * tensor.element_size() for tensor in optimizer.values())
+        itemsize = getattr(torch, self.config.saving.dtype).itemsize
+        # Before the first step there may be no moments yet: Adam's are two of the weights' size.
+        state = weights.numel() * weights.element_size() + (moments or 2 * weights.numel() * weights.element_size())
+        return SaveSize(state, weights.numel() * itemsize * len(self.config.saving.layouts))
 
     def state_due(self) -> bool:
         """Whether it is time for a state, by steps or by the clock."""
@@ -190,30 +251,52 @@ class Keeper:
         by_steps = bool(every) and self.ledger.place.step % every == 0
         return by_steps or time.monotonic() - self._state_clock > STATE_EVERY_S
 
+    def samples_due(self, epoch_over: bool) -> bool:
+        """Whether samples belong to the step that is done, be it the last of its epoch or not."""
+        place, sampling = self.ledger.place, self.config.sampling
+        by_epoch = epoch_over and due(place.epoch, sampling.every_epochs)
+        return bool(sampling.prompts) and (due(place.step, sampling.every_steps) or by_epoch)
+
+    def samples_missing(self) -> bool:
+        """Whether the samples of where the run begins are not there, or not all: a stop ends drawing early."""
+        place, sampling = self.ledger.place, self.config.sampling
+        if place.step == 0:
+            return sampling.at_start and bool(sampling.prompts)
+        epoch_over = self.kit.prepared.order.ends_epoch(Turn(place.step, place.epoch, place.index - 1))
+        paths = (self._sample_path(place.step, index) for index in range(len(sampling.prompts)))
+        return self.samples_due(epoch_over) and not all(path.is_file() for path in paths)
+
+    def _sample_path(self, step: int, index: int) -> Path:
+        return self.folder.samples / f"step{step:06d}-{index:02d}.png"
+
     def sample(self) -> None:
         """Draw the sample prompts with the adapter as it stands.
 
-        A picture that cannot be drawn or written is told and passed over: the training is not the worse for it.
+        A picture that cannot be drawn is told and passed over: the training is not the worse for it.
+
+        Raises:
+            DiskError: one cannot be written.
         """
         if not self.kit.compute.is_main:
             return
         if not self.config.sampling.prompts:
             self.events.append(Log("info", "No sample prompts are set ([[sampling.prompts]])"))
             return
+        self.room.require_folder()
         place = self.ledger.snapshot()
-        folder, extra = self.folder.samples, {"step": place.step, "epoch": place.epoch}
+        extra = {"step": place.step, "epoch": place.epoch}
         try:
             with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
                 self.kit.painter.draw(
                     self.kit.transformer,
                     self.config.sampling.prompts,
-                    lambda index, _: folder / f"step{place.step:06d}-{index:02d}.png",
+                    lambda index, _: self._sample_path(place.step, index),
                     extra,
                     place.step,
                     place.epoch,
                 )
-        except Exhausted:
-            raise  # there is no way back to training
+        except (Exhausted, DiskError):
+            raise  # there is no way back to training; the disk may have room later
         except (torch.OutOfMemoryError, EngineError) as err:
             self.kit.compute.free_unused()
             self.events.append(Log("warning", f"Samples were left out: {err}".replace("\n", "; ")))
@@ -225,3 +308,8 @@ class Keeper:
             yield
         finally:
             self.enter(before)
+
+
+def due(count: int, every: int) -> bool:
+    """Whether something done ``every`` so many is done at ``count``; 0 is never."""
+    return every > 0 and count % every == 0

@@ -17,13 +17,17 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from engine.batches import Turn
-from engine.errors import RunError
-from engine.events import EventLog, StepDone
+from engine.events import EpochDone, EventLog, StepDone
 from engine.memory.meter import Spent
 from engine.training.checkpoint import Place
 from engine.training.gate import AHEAD
+from engine.training.nonfinite import NonFinite
+from engine.training.spikes import Spike, Spikes
 from engine.training.stopwatch import Stopwatch
 from engine.training.watch import Watch
+
+SKIPS_WITHIN = 50
+"""Steps left out count against the run's patience this long."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,32 @@ class Ledger:
 
     Attributes:
         place: what a state saved now would say.
+        told: the newest step whose numbers were read and are finite.
         watch: looks at every step that is told; None where nobody watches.
+        spiked: told of losses that jumped.
     """
 
     def __init__(self, events: EventLog) -> None:
         self.events = events
         self.place = Place()
+        self.told = 0
         self.watch: Watch | None = None
+        self.spiked: Callable[[Spike], None] = lambda spike: None
+        self._spikes = Spikes()
         self._untold: deque[tuple[Told, Place]] = deque()
         self._clock = time.monotonic()
 
     def start(self, place: Place) -> None:
         """Begin (or go on) at ``place``; the clock of training time starts here."""
         self.place = place
+        self.told = place.step
         self._clock = time.monotonic() - place.elapsed_s
+
+    def forget(self) -> None:
+        """Take back what the host counted of steps still untold: another state takes the place of theirs."""
+        if self._untold:
+            self._untold[0][0].undo()
+        self._untold.clear()
 
     def elapsed_s(self) -> float:
         """Training time in seconds over all sittings, pauses left out."""
@@ -88,7 +104,7 @@ class Ledger:
         """Book a step that is done, and tell what can be told; waits where more than two would be left untold.
 
         Raises:
-            RunError: a step's loss or gradient norm is not a number; the place is that before it.
+            NonFinite: a step's loss or gradient norm is not a number; the place is that before it.
         """
         self._untold.append((told, self.place))
         turn = told.turn
@@ -100,7 +116,7 @@ class Ledger:
         """Tell every step that is still untold, waiting for its numbers.
 
         Raises:
-            RunError: a step's loss or gradient norm is not a number; the place is that before it.
+            NonFinite: a step's loss or gradient norm is not a number; the place is that before it.
         """
         while self._untold:
             self._tell_first()
@@ -109,20 +125,48 @@ class Ledger:
         told, before = self._untold.popleft()
         told.watch.wait()
         loss, grad_norm, held = told.numbers.tolist()
-        try:
-            refuse_nonfinite(told.turn.step, loss, grad_norm, told.names, held > 0)
-        except RunError:
+        if held or not math.isfinite(loss) or not math.isfinite(grad_norm):
             # Neither this step nor those launched since have changed anything.
             self._untold.clear()
             self.place = replace(before, loss_sum=self.place.loss_sum)
             told.undo()
-            raise
+            raise NonFinite(told.turn, loss, grad_norm, told.names)
         self._tell(told, loss, grad_norm)
+
+    def skip(self, turn: Turn) -> None:
+        """Leave a step out: the place moves on, its pictures count as seen.
+
+        Raises:
+            NonFinite: as :meth:`flush`.
+        """
+        self.flush()
+        place = self.place
+        kept = turn.step - max(turn.index + 1, SKIPS_WITHIN)
+        self.place = replace(
+            place,
+            step=turn.step,
+            epoch=turn.epoch,
+            index=turn.index + 1,
+            loss_sum=0.0 if turn.index == 0 else place.loss_sum,
+            skipped=(*(step for step in place.skipped if step > kept), turn.step),
+        )
+
+    def tell_epoch(self) -> None:
+        """Tell the end of an epoch, with the mean loss of the steps that were not left out.
+
+        Raises:
+            NonFinite: as :meth:`flush`.
+        """
+        self.flush()
+        place = self.place
+        made = place.index - sum(step > place.step - place.index for step in place.skipped)
+        self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / made if made else math.nan))
 
     def _tell(self, told: Told, loss: float, grad_norm: float) -> None:
         turn = told.turn
         before = 0.0 if turn.index == 0 else self.place.loss_sum
         self.place = replace(self.place, loss_sum=before + loss)
+        self.told = turn.step
         spent = told.watch.seconds()
         forward_s, backward_s = spent.get("forward", 0.0), spent.get("backward", 0.0)
         self.events.append(
@@ -145,18 +189,6 @@ class Ledger:
         )
         if self.watch is not None:
             self.watch.look(self.events)
-
-
-def refuse_nonfinite(step: int, loss: float, grad_norm: float, names: str, held: bool = False) -> None:
-    """Stop a run whose numbers have broken down, or whose step the device ``held`` back for that.
-
-    Raises:
-        RunError: the loss or the gradient norm is infinite or not a number.
-    """
-    if math.isfinite(loss) and math.isfinite(grad_norm) and not held:
-        return
-    raise RunError(
-        "The loss is no longer a number",
-        f"step {step}: loss {loss}, gradient norm {grad_norm}, on {names}",
-        "The last saved state is intact. Lower optimizer.learning_rate, then start again.",
-    )
+        spike = self._spikes.add(turn.step, loss, told.names)
+        if spike is not None:
+            self.spiked(spike)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from engine.errors import RunError
+from engine.text import safe_text
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,8 +43,9 @@ def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str
     return tensors, {"class": type(optimizer).__name__, "groups": groups, "state": states}
 
 
-_CONFIGURED = {"lr", "initial_lr", "weight_decay", "betas", "eps", "d_coef"}
-"""Settings of a group that the configuration gives: one changed before a resume counts, unlike counters."""
+_OWN = {"params", "lr", "initial_lr", "weight_decay", "betas", "eps", "d_coef"}
+"""Of a group: its parameters, and the settings that the configuration gives. One changed before a resume counts,
+unlike counters."""
 
 
 def load_optimizer_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
@@ -52,12 +54,15 @@ def load_optimizer_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], pl
     Raises:
         RunError: it is the state of another optimizer, of other parameters, or incomplete; nothing was changed.
     """
-    groups, states = _checked(optimizer, plain)
-    settings = [{key: _unpack(value, tensors) for key, value in group["settings"].items()} for group in groups]
-    entries = [{key: _unpack(value, tensors) for key, value in state.items()} for state in states]
+    try:
+        groups, states = _checked(optimizer, plain)
+        settings = [{key: _unpack(value, tensors) for key, value in group["settings"].items()} for group in groups]
+        entries = [{key: _unpack(value, tensors) for key, value in state.items()} for state in states]
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as err:
+        raise _misfit(f"it is damaged ({safe_text(repr(err), 200)})", "The training state is incomplete.") from err
     optimizer.state.clear()
     for group, values in zip(optimizer.param_groups, settings, strict=True):
-        group.update({key: value for key, value in values.items() if key not in _CONFIGURED})
+        group.update({key: value for key, value in values.items() if key not in _OWN})
         for parameter in group["params"]:
             own = entries.pop(0)
             if own:
@@ -93,7 +98,7 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     ((form, content),) = value.items()
     if form == "tensor":
         if content not in tensors:
-            raise _misfit(f"the tensor {content} is missing", "The training state is incomplete.")
+            raise _misfit(f"the tensor {safe_text(content, 80)} is missing", "The training state is incomplete.")
         return tensors[content]
     return float(content) if form == "float" else tuple(_unpack(item, tensors) for item in content)
 
@@ -116,7 +121,7 @@ def _checked(optimizer: Optimizer, plain: Mapping[str, Any]) -> tuple[list[Any],
     own = type(optimizer).__name__
     if plain.get("class") != own:
         raise _misfit(
-            f"the state is of {plain.get('class')}, the run uses {own}",
+            f"the state is of {safe_text(plain.get('class'), 80)}, the run uses {own}",
             "Resume with the optimizer it was saved with.",
         )
     groups, states = plain.get("groups"), plain.get("state")
@@ -126,7 +131,7 @@ def _checked(optimizer: Optimizer, plain: Mapping[str, Any]) -> tuple[list[Any],
     saved = [group["parameters"] for group in groups]
     if saved != have or len(states) != sum(map(len, have)):
         raise _misfit(
-            f"it has {saved} values by group and parameter, the run {have}",
+            f"it has {safe_text(saved, 400)} values by group and parameter, the run {have}",
             "Resume with the [lora] and [optimizer] settings it was saved with.",
         )
     return groups, states

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.errors import RunError
 from engine.files import atomic_path
+from engine.text import safe_text
 
 # The names that other programs know, in their usual order; everything else follows under its own name.
 _KNOWN = {
@@ -28,6 +29,9 @@ _KNOWN = {
     "model": "Model",
     "lora": "Lora",
 }
+MAX_TEXT = 20_000
+"""Longest text that goes into a picture for people, in characters."""
+
 _SHOWN_APART = {"prompt", "negative", "width", "height"}
 
 
@@ -87,9 +91,8 @@ def save_png(path: Path, pixels: np.ndarray | Tensor, parameters: Mapping[str, A
     """
     levels = picture_pixels(pixels) if isinstance(pixels, Tensor) else pixels
     info = PngInfo()
-    # Lone surrogates cannot be written in any encoding.
-    text = parameters_text(parameters).encode("utf-8", "replace").decode()
-    info.add_text("parameters", text)
+    # Other programs show this text in terminals too; the JSON beside it has every character, as escapes.
+    info.add_text("parameters", safe_text(parameters_text(parameters), MAX_TEXT, newlines=True))
     info.add_text("lorakiln", json.dumps(dict(parameters), ensure_ascii=True, default=str))
     with atomic_path(path) as temp:
         Image.fromarray(levels).save(temp, format="PNG", pnginfo=info)

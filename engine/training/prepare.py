@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -30,6 +31,7 @@ from engine.models.header import file_fingerprint
 from engine.text import safe_text
 from engine.training.device import Compute
 from engine.training.measured_pictures import NOTHING, MeasuredPictures, choose_measured, split
+from engine.training.record import Record, take_record
 
 
 class Stopped(Exception):
@@ -57,7 +59,10 @@ class Base:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a loop reads: the order of samples, and the cache keys of every view and caption in it."""
+    """What a loop reads: the order of samples, and the cache keys of every view and caption in it.
+
+    ``identity`` and ``record`` say what a resumed run must share with this one: in digests, and thing by thing.
+    """
 
     base: Base
     order: Order
@@ -65,6 +70,7 @@ class Prepared:
     latents: dict[View, str]
     texts: dict[str, str]
     identity: dict[str, str]
+    record: Record
     measured: MeasuredPictures = NOTHING
 
 
@@ -109,7 +115,7 @@ def scan(
     found = scan_dataset(config.dataset, decoder, report, known)
     for problem in found.problems:
         level = "error" if problem.severity == "error" else "warning"
-        events.append(Log(level, f"{safe_text(problem.path)}: {problem.message}"))
+        events.append(Log(level, safe_text(f"{problem.path}: {problem.message}", 5000)))
     found.require_clean()
     return found.samples
 
@@ -181,7 +187,9 @@ def prepare(
     )
     if store.damaged:
         events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
-    return Prepared(base, order, store, latents, texts, identity(config, base, order, compute), measured)
+    versions = {"device": compute.name, "precision": compute.precision, "processes": str(compute.processes)}
+    record = take_record(config, order.samples, versions)
+    return Prepared(base, order, store, latents, texts, identity(config, base, order, compute), record, measured)
 
 
 def _unique(order: Order, should_stop: Callable[[], bool]) -> tuple[list[View], set[str]]:
@@ -289,7 +297,12 @@ def identity(config: RunConfig, base: Base, order: Order, compute: Compute) -> d
 
 def settings_digest(config: RunConfig, processes: int) -> str:
     """Digest of every setting that changes what is learned; where to save and what to sample do not."""
-    trained = config.model_dump(
+    return hashlib.sha256(f"{sorted(trained_settings(config).items())}/{processes}".encode()).hexdigest()
+
+
+def trained_settings(config: RunConfig) -> dict[str, Any]:
+    """Those settings, as plain values."""
+    return config.model_dump(
         mode="json",
         include={
             "seed": True,
@@ -309,4 +322,3 @@ def settings_digest(config: RunConfig, processes: int) -> str:
             "training": {"state_every_steps", "device", "threads", "gradient_checkpointing"},
         },
     )
-    return hashlib.sha256(f"{sorted(trained.items())}/{processes}".encode()).hexdigest()

@@ -20,6 +20,7 @@ from engine.files import RunFolder, atomic_write
 from engine.memory.calibration import Decisions, calibrate, decide, decisions, in_words, packed_linears
 from engine.memory.frozen import BlockWeights
 from engine.memory.precision import Packed8
+from engine.sealed import sealed, unsealed
 from engine.text import safe_text
 from engine.training.kit import Kit
 from engine.training.lean import Lean
@@ -67,7 +68,7 @@ def take_products(lean: Lean, lora: Path | None) -> str:
     decided, why = None, "no LoRA of a run is used"
     if lora is not None:
         path = RunFolder(lora.parent).products
-        decided, reason = _read(path, kind, linears)
+        decided, reason = read_products(path, kind, linears)
         why = f"{safe_text(path, 400)} {reason}"
     if decided is None:
         decide(linears, dict.fromkeys(linears, (False, False)))
@@ -90,7 +91,7 @@ def _linears(lean: Lean) -> dict[str, Packed8]:
 def _decided(kit: Kit, linears: dict[str, Packed8], path: Path, events: EventLog, resumed: bool) -> Decisions:
     """What ``path`` says, or else what the first batch says, written there."""
     kind = kit.lean.products.kind
-    decided, why = _read(path, kind, linears)
+    decided, why = read_products(path, kind, linears)
     if decided is not None:
         return decided
     if resumed:
@@ -101,7 +102,7 @@ def _decided(kit: Kit, linears: dict[str, Packed8], path: Path, events: EventLog
     kit.lora.zero_grad()
     events.append(Log("info", in_words(linears, seen)))
     decided = decisions(linears)
-    atomic_write(path, json.dumps({"kind": kind, "linears": decided}, indent=1))
+    write_products(path, kind, decided)
     return decided
 
 
@@ -122,17 +123,26 @@ def _first_batch(kit: Kit) -> None:
     kit.objective.loss(kit.objective.inputs(order.step(turn)[0], turn.step, 0)).backward()
 
 
-def _read(path: Path, kind: str, names: Collection[str]) -> tuple[Decisions | None, str]:
+def write_products(path: Path, kind: str, decided: Decisions) -> None:
+    """Write down what was decided for a base of this kind.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    atomic_write(path, sealed(json.dumps({"kind": kind, "linears": decided}, indent=1)))
+
+
+def read_products(path: Path, kind: str, names: Collection[str]) -> tuple[Decisions | None, str]:
     """What was decided for the linears ``names`` of a base of this kind; or None and what is wrong with ``path``."""
     try:
-        table = json.loads(path.read_bytes())
+        table = unsealed(path.read_bytes())
         found = str(table["kind"])
         decided = {str(name): _pair(pair) for name, pair in table["linears"].items()}
     except FileNotFoundError:
         return None, "is not there"
     except OSError as err:
         return None, f"cannot be read ({err.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, "is damaged"
     if found != kind:
         return None, f"is about {safe_text(found, 20)} products, these are {kind}"

@@ -13,7 +13,8 @@ from engine.batches import Turn
 from engine.config import RunConfig
 from engine.training.gate import Gate
 from engine.training.kit import Kit
-from engine.training.ledger import Told, refuse_nonfinite
+from engine.training.ledger import Told
+from engine.training.nonfinite import Look
 from engine.training.optimizer import clip_gradients
 from engine.training.schedule import set_learning_rate
 from engine.training.stopwatch import Stopwatch, to_host
@@ -33,11 +34,12 @@ class Stepper:
         self.gate = Gate(kit.optimizer, late=kit.compute.device.type != "cpu")
         self._undo = Undo(kit.lora, self.gate, clips=bool(config.lora.max_norm))
 
-    def step(self, turn: Turn) -> Told:
-        """Make the step that ``turn`` names, over this process's micro-batches.
+    def step(self, turn: Turn, look: Look | None = None) -> Told:
+        """Make the step that ``turn`` names, over this process's micro-batches; ``look`` watches each of them.
+
+        Where the loss, the gradient norm, a weight or a state is not finite, nothing is changed; the numbers say so.
 
         Raises:
-            RunError: on a CPU, the loss or the gradient norm is not a number; nothing was changed.
             torch.OutOfMemoryError: memory ran out; :meth:`take_back` leaves things as they were.
         """
         kit = self.kit
@@ -53,28 +55,31 @@ class Stepper:
             inputs = kit.objective.inputs(micro, turn.step, number)
             watch.mark("data")
             for part in inputs.parts(kit.micro_batch):
-                total += kit.learn(part, len(micros), watch)
+                loss = kit.learn(part, len(micros), watch)
+                total += loss
+                if look is not None:
+                    look.after(number, loss, kit.lora.gradients)
             tokens += inputs.tokens(kit.base.family.patch)
         total = compute.sum(total)
         names = "; ".join(micro.names for micro in micros)
-        numbers = self._update(turn, total, names)
+        numbers = self._update(total)
         watch.mark("optimizer")
         late, spent = compute.device.type != "cpu", kit.lean.traffic.take()
         return Told(turn, names, numbers, watch, lr, late, self.gate.rewind, tokens, spent)
 
-    def _update(self, turn: Turn, loss: Tensor, names: str) -> Tensor:
+    def _update(self, loss: Tensor) -> Tensor:
         """Clip and step; returns what :meth:`apply` does."""
         lora, settings = self.kit.lora, self.config
         self.kit.compute.sum_gradients(lora.gradients)
         grad_norm = clip_gradients(lora.gradients, settings.optimizer.max_grad_norm)
-        if loss.device.type == "cpu":
-            # On a GPU this look would make every step wait; there the gate holds the step back, and the check comes
-            # with the late reading.
-            refuse_nonfinite(turn.step, float(loss), float(grad_norm), names)
         return self.apply(loss, grad_norm)
 
     def apply(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
-        """Step by the gradients as they stand, unless ``loss`` or their norm before clipping is not finite.
+        """Step by the gradients as they stand, unless something in it is not finite.
+
+        Args:
+            grad_norm: the gradients' norm before clipping.
+
 
         Returns:
             On its way to the host, the loss, the norm, and how many steps were held back up to this.

@@ -15,7 +15,7 @@ from engine.cache.text import text_key
 from engine.dataset.history import CaptionHistory
 from engine.dataset.scan import Sample
 from engine.dataset.watch import CaptionWatch
-from engine.errors import EngineError
+from engine.errors import DiskError, EngineError
 from engine.events import CaptionsTaken, Log
 from engine.text import safe_text
 from engine.training.control import Control
@@ -54,6 +54,7 @@ class Takes:
         if self.history.damaged:
             text = f"{self.history.damaged} damaged lines at the end of the run's captions were cut off"
             self.events.append(Log("warning", text))
+        self._miss(step)
         known = self.history.latest()
         fresh = {str(sample.path): sample.caption for sample in self.order.samples if str(sample.path) not in known}
         if fresh:
@@ -67,7 +68,7 @@ class Takes:
 
         Raises:
             Stopped: the user stopped the run meanwhile; the epoch is not decided.
-            DiskError: they could not be written down.
+            DiskError: they could not be written down; the epoch is not decided, and finding finds them again.
         """
         if epoch <= self.history.decided:
             self._tell(epoch, sorted(self.history.epochs.get(epoch, ())))
@@ -78,6 +79,9 @@ class Takes:
         texts = found.texts
         try:
             self._embed(self.order.captions_from(epoch, texts))
+        except DiskError:
+            self._watch.forget(texts)
+            raise
         except (torch.OutOfMemoryError, EngineError) as err:
             self.kit.compute.free_unused()
             self._watch.forget(texts)
@@ -85,7 +89,11 @@ class Takes:
             self.events.append(Log("warning", safe_text(text, 2000)))
             texts = {}
         names = {str(s.path): texts[s.index] for s in self.order.samples if s.index in texts}
-        self.history.record(epoch, names)
+        try:
+            self.history.record(epoch, names)
+        except DiskError:
+            self._watch.forget(texts)
+            raise
         self._tell(epoch, list(names))
         return texts
 
@@ -122,6 +130,17 @@ class Takes:
             leave_gpu(self.kit)
             self.away = True
 
+    def _miss(self, step: int) -> None:
+        """Say which epochs' captions are gone: every epoch that has a step done was written down before it."""
+        last = next(self.order.turns(after=step - 1)).epoch if step else 0
+        first = self.history.decided + 1
+        if first <= last:
+            text = (
+                f"What captions counted from epoch {first} to {last} is not in the run's folder any more: the run "
+                "goes on with what the files hold now, and its course may differ"
+            )
+            self.events.append(Log("warning", text))
+
     def _announce(self, edited: Sequence[Sample], step: int) -> None:
         turn = next(self.order.turns(after=step), None)
         if turn is None:
@@ -130,7 +149,7 @@ class Takes:
         ends = "" if first <= self.order.total_epochs else ", after the run's last"
         names = ", ".join(sample.name for sample in edited[:3]) + (" ..." if len(edited) > 3 else "")
         text = f"Captions edited since the run stopped count from epoch {first}{ends}: {names} ({len(edited)})"
-        self.events.append(Log("info", text))
+        self.events.append(Log("info", safe_text(text, 2000)))
 
     def _tell(self, epoch: int, names: Sequence[str]) -> None:
         for part in _parts(names):

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import bench_dataset, bench_detached, bench_keys, bench_overhead, bench_startup, bench_ui
+from tests.bench import (
+    bench_dataset,
+    bench_detached,
+    bench_keys,
+    bench_overhead,
+    bench_saving,
+    bench_startup,
+    bench_ui,
+)
 from tests.bench.figures import write_figures
 
 if __name__ == "__main__":
@@ -14,6 +22,7 @@ if __name__ == "__main__":
         ("Drawing", bench_ui),
         ("Dataset", bench_dataset),
         ("Training", bench_overhead),
+        ("Saving", bench_saving),
         ("Typing", bench_keys),
         ("Detached", bench_detached),
     )

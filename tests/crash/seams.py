@@ -4,6 +4,8 @@ Inside ``with Seams(roots, hook):`` each write (in pieces of 8 kB), flush, renam
 ``roots`` is counted and told to ``hook(number, what, path)`` before it happens. A hook kills the process, raises an
 error of the operating system, or just counts. What libraries write without Python's help (safetensors' ``save_file``)
 is seen where it is flushed and renamed.
+
+With ``record`` each change is also told after it happened, with its data: what a model of a power loss replays.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,12 +25,18 @@ PIECE = 8192
 
 Hook = Callable[[int, str, str], None]
 
+Change = tuple[str, str, Any]
+"""What, on which path, and with what: a new name, a size, (offset, bytes) of a write, whether an open begins anew."""
+
 
 class Seams:
     """Tells ``hook`` of every change below ``roots``; one at a time in a process."""
 
-    def __init__(self, roots: Sequence[Path], hook: Hook) -> None:
+    def __init__(self, roots: Sequence[Path], hook: Hook, record: Callable[[Change], None] | None = None) -> None:
         self.count = 0
+        self._record = record
+        # Threads that change something at the same time are recorded in the order in which they did.
+        self._turn: AbstractContextManager[Any] = nullcontext() if record is None else threading.RLock()
         self._roots = tuple(os.path.realpath(root) + os.sep for root in roots)
         self._hook = hook
         self._before: list[tuple[Any, str, Any]] = []
@@ -51,9 +61,16 @@ class Seams:
 
     def moment(self, what: str, path: str) -> None:
         """Count ``what`` on ``path`` if it lies below the roots, and let the hook act."""
-        if path.startswith(self._roots) or path + os.sep in self._roots:
+        if self._covers(path):
             self.count += 1
             self._hook(self.count, what, path)
+
+    def _covers(self, path: str) -> bool:
+        return path.startswith(self._roots) or path + os.sep in self._roots
+
+    def _note(self, what: str, path: str, data: Any = None) -> None:
+        if self._record is not None and self._covers(path):
+            self._record((what, path, data))
 
     def _put(self, place: Any, name: str, value: Any) -> None:
         self._before.append((place, name, getattr(place, name)))
@@ -63,15 +80,24 @@ class Seams:
         def with_moment(path: Any, *rest: Any, **options: Any) -> Any:
             folder = options.get("dir_fd")
             name = os.fsdecode(path)
-            self.moment(what, os.path.abspath(name) if folder is None else os.path.join(_path_of(folder), name))
-            return act(path, *rest, **options)
+            full = os.path.abspath(name) if folder is None else os.path.join(_path_of(folder), name)
+            self.moment(what, full)
+            with self._turn:
+                done = act(path, *rest, **options)
+                names = what in ("rename", "replace")
+                self._note(what, full, os.path.abspath(rest[0]) if names else (*rest, None)[0])
+            return done
 
         return with_moment
 
     def _of_descriptor(self, what: str, act: Any) -> Any:
         def with_moment(file: Any, *rest: Any) -> Any:
-            self.moment(what, _path_of(file if isinstance(file, int) else file.fileno()))
-            return act(file, *rest)
+            path = _path_of(file if isinstance(file, int) else file.fileno())
+            self.moment(what, path)
+            with self._turn:
+                done = act(file, *rest)
+                self._note(what, path)
+            return done
 
         return with_moment
 
@@ -82,8 +108,14 @@ class Seams:
             if not path.startswith(self._roots):
                 return opened(file, mode, buffering, *rest, **options)
             self.moment("open", path)
-            raw = _Pieces(file, mode.replace("b", "").replace("t", ""))
-            raw.tell_write = lambda: self.moment("write", path)
+            with self._turn:
+                raw = _Pieces(file, mode.replace("b", "").replace("t", ""))
+                self._note("open", path, "w" in mode)
+            raw.tell_write, raw.note_write, raw.turn = (
+                lambda: self.moment("write", path),
+                lambda offset, data: self._note("write", path, (offset, data)),
+                self._turn,
+            )
             if buffering == 0:
                 return raw
             buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
@@ -102,10 +134,16 @@ class _Pieces(io.FileIO):
     """A file written in small pieces, each of which is told before."""
 
     tell_write: Callable[[], None] = staticmethod(lambda: None)
+    note_write: Callable[[int, bytes], None] = staticmethod(lambda offset, data: None)
+    turn: AbstractContextManager[Any] = nullcontext()
 
     def write(self, data: Any) -> int:
         self.tell_write()
-        return super().write(memoryview(data).cast("B")[:PIECE])
+        piece = memoryview(data).cast("B")[:PIECE]
+        with self.turn:
+            written = super().write(piece)
+            self.note_write(self.tell() - written, bytes(piece[:written]))
+        return written
 
 
 def _path_of(descriptor: int) -> str:

@@ -89,8 +89,8 @@ class Watch:
         self.run: Any = None
         step = step_module.Stepper.step
 
-        def stepping(stepper: Any, turn: Any) -> Any:
-            told = step(stepper, turn)
+        def stepping(stepper: Any, turn: Any, look: Any = None) -> Any:
+            told = step(stepper, turn, look)
             self.seen.append((turn.step, told.names))
             return told
 

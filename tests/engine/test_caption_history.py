@@ -75,10 +75,19 @@ def test_a_history_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         load_history(tmp_path / "folder")
 
 
+def test_the_name_of_a_new_history_stands_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr("engine.dataset.history.flush", flushed.append)
+    history = CaptionHistory(tmp_path / "captions.jsonl")
+    history.record(1, {"a": "b"})
+    history.record(2, {"a": "c"})
+    assert flushed == [tmp_path / "captions.jsonl", tmp_path, tmp_path / "captions.jsonl"]
+
+
 def test_every_line_is_plain_ascii(tmp_path: Path) -> None:
     recorded(tmp_path / "captions.jsonl")
     for line in (tmp_path / "captions.jsonl").read_text("ascii").splitlines():
-        assert json.loads(line).keys() == {"epoch", "captions"}
+        assert json.loads(line).keys() == {"epoch", "captions", "crc32"}
 
 
 @pytest.fixture

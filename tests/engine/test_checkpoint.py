@@ -1,5 +1,7 @@
 """Training states: whole or not there, and never silently wrong."""
 
+import hashlib
+import json
 import os
 
 import pytest
@@ -7,7 +9,8 @@ import torch
 
 from engine.errors import DiskError, RunError
 from engine.training import checkpoint
-from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state, sweep
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
+from engine.training.generations import generations, sweep
 
 
 def state(step: int) -> TrainingState:
@@ -42,6 +45,20 @@ def test_saving_the_same_step_twice_is_fine(tmp_path):
     save_state(tmp_path, state(5), keep=2)
     save_state(tmp_path, state(5), keep=2)
     assert sorted(os.listdir(tmp_path)) == ["step-00000005"]
+
+
+def test_a_state_under_the_name_of_another_step_is_passed_over(tmp_path):
+    older, newer = (save_state(tmp_path, state(step), keep=2) for step in (3, 4))
+    aside = tmp_path / "aside"
+    os.rename(older, aside)
+    os.rename(newer, older)
+    os.rename(aside, newer)
+    with pytest.raises(RunError) as refused:
+        load_newest(tmp_path)
+    assert "it is the state of step 3, under another's name" in refused.value.detail
+    save_state(tmp_path, state(5), keep=3)
+    loaded, _ = load_newest(tmp_path)
+    assert loaded is not None and loaded.place.step == 5
 
 
 def test_nothing_there_is_a_fresh_start(tmp_path):
@@ -129,3 +146,39 @@ def test_a_whole_state_of_another_format_is_refused_by_name(tmp_path, monkeypatc
         load_newest(tmp_path)
     assert "format 1" in caught.value.detail and "lora.resume_from" in caught.value.hint
     assert [folder.name for folder in generations(tmp_path)] == ["step-00000003"]
+
+
+FORMER = {
+    "lora.safetensors": (
+        b'X\x00\x00\x00\x00\x00\x00\x00{"a.lora_down.weight": {"dtype": "F32", "shape": [1,'
+        b' 2], "data_offsets": [0, 8]}}       \x00\x00\x80?\x00\x00\x00\xc0'
+    ),
+    "optimizer.safetensors": (
+        b'H\x00\x00\x00\x00\x00\x00\x00{"0.exp_avg": {"dtype": "F32", "shape": [2], "data_o'
+        b'ffsets": [0, 8]}}   \x00\x00\x00?\x00\x00\x80>'
+    ),
+    "state.json": (
+        b'{"format": 2, "place": {"step": 3, "epoch": 2, "index": 1, "'
+        b'loss_sum": 0.375, "elapsed_s": 1.5}, "optimizer": {"groups":'
+        b' [{"lr": 0.1}]}, "identity": {"base model": "abc", "torch ve'
+        b'rsion": "2.13.0+cpu", "device": "cpu"}, "torch": "2.13.0+cpu'
+        b'"}'
+    ),
+}
+"""A state that the version before wrote, in format 2."""
+
+
+def test_a_state_of_the_version_before_is_read(tmp_path):
+    folder = tmp_path / "step-00000003"
+    folder.mkdir()
+    manifest = {}
+    for name, data in FORMER.items():
+        (folder / name).write_bytes(data)
+        manifest[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    loaded, damaged = load_newest(tmp_path)
+    assert loaded is not None and damaged == []
+    assert loaded.place == Place(3, 2, 1, 0.375, 1.5) and loaded.record == ""
+    assert loaded.lora["a.lora_down.weight"].tolist() == [[1.0, -2.0]]
+    assert loaded.optimizer["0.exp_avg"].tolist() == [0.5, 0.25]
+    assert loaded.identity == {"base model": "abc", "torch version": "2.13.0+cpu", "device": "cpu"}

@@ -101,7 +101,7 @@ def test_accents_from_macos_match(decoder: Decoder, tmp_path: Path) -> None:
     (tmp_path / "caf\u00e9.png").write_bytes(P)
     scan = collect(config(tmp_path), decoder)
     assert [s.caption for s in scan.samples] == ["a café"]
-    assert [code for _, code, _ in found(scan)] == ["no-caption"]
+    assert [code for _, code, _ in found(scan)] == ["no-caption", "alike-names"]
 
 
 def test_no_dataset(decoder: Decoder, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """The event log: numbering, the ring, the file and its replay."""
 
+import errno
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
+from engine import line_file
+from engine.errors import DiskFull
 from engine.events import (
     EVENT_TYPES,
     Entry,
@@ -16,6 +20,7 @@ from engine.events import (
     entry_from_json,
     replay,
 )
+from engine.line_file import LineFile
 
 
 def step(number: int) -> StepDone:
@@ -70,6 +75,7 @@ def test_a_torn_last_line_is_ended_and_passed_over(tmp_path):
 @pytest.mark.parametrize("kind", sorted(EVENT_TYPES))
 def test_every_kind_of_event_survives_json(kind):
     values = {"int": 3, "float": 0.25, "str": "a\x1b[2Jb\u2028", "tuple[str, ...]": ("\udcff", "b")}
+    values["tuple[int, ...]"] = (1, 2**40)
     cls = EVENT_TYPES[kind]
     event = cls(**{name: values[str(typ)] for name, typ in cls.__annotations__.items()})
     entry = Entry(7, 12.5, event)
@@ -98,7 +104,51 @@ def test_many_threads_number_without_gaps():
 
 def test_a_full_disk_is_remembered_and_the_ring_goes_on():
     log = EventLog()
-    log._file = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    log._file = LineFile(Path("/dev/full"))
     log.append(Log("info", "x"))
     assert log.write_error is not None
+    with pytest.raises(DiskFull, match="/dev/full"):
+        log.settle()
     assert log.since(0)[0].event == Log("info", "x")
+
+
+def test_what_a_full_disk_refused_is_written_when_there_is_room(tmp_path):
+    """The disk takes part of a line, then nothing, then all: the file is as if it had always taken all."""
+    log = EventLog(tmp_path / "events.jsonl")
+    real, room = log._file._file, [30]
+
+    class Disk:
+        def write(self, data):
+            if room and room[0] == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            taken = real.write(data[: room[0]] if room else data)
+            room[:] = [room[0] - taken] if room else []
+            return taken
+
+        def close(self):
+            real.close()
+
+    log._file._file = Disk()
+    for number in range(1, 4):
+        log.append(step(number))
+    assert log.write_error is not None and list(replay(tmp_path / "events.jsonl")) == []
+    room.clear()
+    log.append(step(4))
+    assert log.write_error is None
+    log.settle()
+    log.close()
+    assert [entry.event.step for entry in replay(tmp_path / "events.jsonl")] == [1, 2, 3, 4]
+
+
+def test_no_more_is_kept_than_memory_allows_and_what_is_missing_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(line_file, "MOST_KEPT", 1000)
+    log = EventLog()
+    log._file = LineFile(Path("/dev/full"))
+    for number in range(100):
+        log.append(step(number))
+    log._file._file = open(tmp_path / "events.jsonl", "ab", buffering=0)  # noqa: SIM115
+    log.settle()
+    log.close()
+    entries = list(replay(tmp_path / "events.jsonl"))
+    assert [entry.seq for entry in entries][:-1] == list(range(1, len(entries)))
+    assert entries[-1].event.text.startswith(f"{100 - len(entries) + 1} events are not in")

@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DiskError
-from engine.files import RunFolder, atomic_path, atomic_write, create_run_folder, disk_error, is_held, slug
+from engine.files import (
+    RunFolder,
+    atomic_path,
+    atomic_write,
+    create_run_folder,
+    disk_error,
+    is_held,
+    others_may_write,
+    slug,
+)
+from engine.leftovers import clear_up
 
 
 def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path):
@@ -97,3 +109,72 @@ def test_whether_a_lock_is_held_can_be_seen(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         assert is_held(lock)
     assert not is_held(lock)
+
+
+def test_who_else_may_write_is_said(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o755)
+    assert others_may_write(folder) == "" == others_may_write(tmp_path / "absent")
+    folder.chmod(0o777)
+    assert "everybody" in others_may_write(folder)
+    folder.chmod(0o755)
+    found = os.stat(folder)
+
+    def stands(mode, user, group):
+        told = os.stat_result((mode, *found[1:4], user, group, *found[6:]))
+        monkeypatch.setattr(os, "stat", lambda path: told)
+        said = others_may_write(folder)
+        monkeypatch.undo()
+        return said
+
+    me = os.geteuid()
+    assert stands(0o40755, me + 4711, 4711) == f"it belongs to {me + 4711}"
+    assert stands(0o40755, 0, 0) == ""
+    assert "the group 4711" in stands(0o40775, me, 4711)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: ("anna",))
+    monkeypatch.setattr("grp.getgrgid", lambda number: ("anna",))
+    folder.chmod(0o775)
+    assert others_may_write(folder) == ""  # her own group, as many systems give everybody one
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_permissions_of_ordinary_new_ones(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        atomic_write(tmp_path / "a", b"any")
+    finally:
+        os.umask(before)
+    assert os.stat(tmp_path / "a").st_mode & 0o777 == mode
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from engine.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as temp:
+    temp.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_when_the_folder_is_first_written_to(tmp_path):
+    target = tmp_path / "a"
+    subprocess.run([sys.executable, "-c", _KILLED, target], check=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    others = tmp_path / ".others.part"
+    others.write_bytes(b"not ours")
+    with atomic_path(target) as temp:
+        temp.write_bytes(b"whole")
+        assert clear_up(tmp_path) == 0  # its writer lives
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".others.part", "a"]
+    assert clear_up(tmp_path / "none") == 0
+
+
+def test_a_folder_stands_on_the_disk_before_anything_in_it_is_promised(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr("engine.files.flush", lambda path: flushed.append(path))
+    atomic_write(tmp_path / "new" / "newer" / "a", b"x")
+    assert flushed[:2] == [tmp_path, tmp_path / "new"] and flushed[-1] == tmp_path / "new" / "newer"
+    del flushed[:]
+    folder = create_run_folder(tmp_path / "runs", "test")
+    assert flushed == [tmp_path, tmp_path / "runs"] and folder.states.is_dir()

@@ -35,14 +35,19 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 def failing(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     """Run out of memory at the end of these steps' attempts: twice named, twice refused."""
     left = list(steps)
-    update = step_module.Stepper._update
+    step, update, now = step_module.Stepper.step, step_module.Stepper._update, [0]
 
-    def updates(stepper: Any, turn: Any, *rest: Any) -> Any:
-        if turn.step in left:
-            left.remove(turn.step)
+    def stepping(stepper: Any, turn: Any, *rest: Any) -> Any:
+        now[0] = turn.step
+        return step(stepper, turn, *rest)
+
+    def updates(stepper: Any, *rest: Any) -> Any:
+        if now[0] in left:
+            left.remove(now[0])
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
-        return update(stepper, turn, *rest)
+        return update(stepper, *rest)
 
+    monkeypatch.setattr(step_module.Stepper, "step", stepping)
     monkeypatch.setattr(step_module.Stepper, "_update", updates)
 
 

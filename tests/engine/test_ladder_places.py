@@ -175,9 +175,9 @@ def test_what_a_failed_attempt_held_is_free(place, watch, monkeypatch):
     began: list[int] = []
     step = step_module.Stepper.step
 
-    def stepping(stepper: Any, turn: Any) -> Any:
+    def stepping(stepper: Any, turn: Any, look: Any = None) -> Any:
         began.append(watch.mode.live)
-        return step(stepper, turn)
+        return step(stepper, turn, look)
 
     monkeypatch.setattr(step_module.Stepper, "step", stepping)
     watch.scarce(small(place, training={"steps": 3}))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from engine.config import LoraConfig
 from engine.errors import ConfigError, DiskError, ModelFileError
+from engine.lora import formats
 from engine.lora.adapter import describe_linears
 from engine.lora.formats import DType, Layout, fit_state, load_lora, save_lora
 from engine.lora.layouts import diffusers_names, kohya_name, module_of_diffusers, module_of_kohya
@@ -357,3 +358,49 @@ def test_fit_state_names_what_differs() -> None:
     with pytest.raises(ConfigError) as caught:
         fit_state(state, found, wanted)
     assert "is not in the file" in caught.value.detail
+
+
+def test_numbers_that_are_not_those_it_was_saved_with_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, targets = _lora()
+    ours = {"modelspec.implementation_version": "lorakiln 0.1"}
+    for path, said in ((tmp_path / "ours.safetensors", ours), (tmp_path / "theirs.safetensors", {})):
+        save_lora(path, state, targets, "kohya", "float32", said)
+        data = bytearray(path.read_bytes())
+        data[-40] ^= 1  # the lowest bit of a number: finite, and plausible
+        path.write_bytes(data)
+    with pytest.raises(ModelFileError, match="checksum"):
+        load_lora(tmp_path / "ours.safetensors")
+    assert caplog.messages == []
+    # Other programs change a file and leave the old hash in it: said, not refused.
+    load_lora(tmp_path / "theirs.safetensors")
+    assert "may be damaged" in caplog.text
+
+
+def test_a_file_cut_while_it_is_read_is_an_error_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped file would end the process with SIGBUS here."""
+    path = tmp_path / "a.safetensors"
+    save_lora(path, *_lora(), "kohya", "float32", {})
+    layout_of = formats._layout
+
+    def cut_first(header: formats.Header) -> Layout:
+        os.truncate(path, header.data_offset + 100)
+        return layout_of(header)
+
+    monkeypatch.setattr(formats, "_layout", cut_first)
+    with pytest.raises(ModelFileError, match="changed meanwhile"):
+        load_lora(path)
+
+
+def test_numbers_need_not_lie_aligned(tmp_path: Path) -> None:
+    state, targets = _lora()
+    save_lora(tmp_path / "a.safetensors", state, targets, "kohya", "bfloat16", {})
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    odd = (length + 1).to_bytes(8, "little") + whole[8 : 8 + length] + b" " + whole[8 + length :]
+    (tmp_path / "odd.safetensors").write_bytes(odd)
+    (one, _), (two, _) = load_lora(tmp_path / "a.safetensors"), load_lora(tmp_path / "odd.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)

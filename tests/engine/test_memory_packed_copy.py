@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from test_memory_load import Rooms, same_blocks
 
 import engine.memory.packed_copy as packed_copy
+from engine.leftovers import clear_up
 from engine.memory.frozen import block_tensors
 from engine.memory.load import LoadedBase, load_base
 from engine.models.header import read_header
@@ -216,10 +218,58 @@ def test_a_kill_half_way_leaves_no_copy_and_no_litter(tmp_path: Path) -> None:
     assert child.stdout.readline() == "half way\n"
     folder = tmp_path / "cache" / "base"
     assert [path.suffix for path in folder.iterdir()] == [".part"]
-    assert packed_copy.sweep(folder) == 0  # its writer lives
+    assert clear_up(folder) == 0  # its writer lives
     child.send_signal(signal.SIGKILL)
     child.wait(10)
     child.stdout.close()
     base = start(tmp_path)
     assert KEPT in base.notes[0]
     assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
+
+
+def test_a_file_swept_before_its_writer_locked_it_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, swept = fcntl.flock, []
+
+    def swept_first(file: Any, how: int) -> None:
+        if not swept:
+            swept.append(1)
+            assert clear_up(tmp_path / "cache" / "base") == 1  # another lorakiln starts in this moment
+        plain(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept_first)
+    first = start(tmp_path)
+    assert swept and KEPT in first.notes[0]
+    assert READ in start(tmp_path).notes[0]
+
+
+_STARTER = """
+import sys, torch
+from pathlib import Path
+from engine.memory.load import load_base
+folder = Path(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    notes = load_base(
+        folder / "m.safetensors", device="cpu", dtype=torch.bfloat16, precision="int8", cache_dir=folder / "cache"
+    ).notes
+    if any("damaged" in note or "not kept" in note for note in notes):
+        sys.exit(str(notes))
+"""
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.crash)])
+def test_two_starts_that_pack_the_same_base(tmp_path: Path, count: int) -> None:
+    tiny_flux(tmp_path / "m.safetensors")
+    root = Path(__file__).resolve().parents[2]
+    starters = [
+        subprocess.Popen(
+            [sys.executable, "-c", _STARTER, str(tmp_path), str(count)], cwd=root, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for starter in starters:
+        _, told = starter.communicate()
+        assert starter.returncode == 0, told
+    assert READ in start(tmp_path).notes[0]
+    assert [path.suffix for path in (tmp_path / "cache" / "base").iterdir()] == [".safetensors"]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import engine.models.weights as weights
 from engine.errors import ModelFileError
+from engine.memory.load import load_base
 from engine.models.detect import detect
 from engine.models.flux import FluxParams, FluxTransformer
 from engine.models.flux_file import flux_params, layout, load_flux
@@ -315,3 +316,43 @@ def test_params_round_trip_through_a_file(tmp_path: Path) -> None:
     path = tiny_flux(tmp_path / "m.safetensors")
     assert flux_params(part_of(path)) == TINY
     assert set(load_file(path)) == set(layout(TINY))
+
+
+@pytest.mark.parametrize("how", ["cut", "overwritten", "grown"])
+@pytest.mark.parametrize("load", ["whole", "packed"])
+def test_a_file_changed_while_it_is_read_is_refused(how: str, load: str, tmp_path: Path) -> None:
+    """A copy that still runs, or a second program: what was read may be half of one file and half of another."""
+    path = tiny_flux(tmp_path / "m.safetensors")
+    size = path.stat().st_size
+    told: list[int] = []
+
+    def change(done: int, total: int) -> None:
+        told.append(done)
+        if len(told) != 3:
+            return
+        if how == "cut":
+            os.truncate(path, size // 2)
+        with open(path, "r+b") as file:
+            file.seek(size - 8 if how == "overwritten" else 0, 2 if how == "grown" else 0)
+            file.write(b"\1" if how != "cut" else b"")
+        os.utime(path, (1, 1))  # the change may come within one tick of the file system's clock
+
+    with pytest.raises(ModelFileError) as refused:
+        if load == "whole":
+            part = part_of(path)
+            with torch.device("meta"):
+                model = FluxTransformer(flux_params(part))
+            weights.load_weights(model, part, device=CPU, dtype=torch.float32, progress=change)
+        else:
+            load_base(
+                path,
+                device=CPU,
+                dtype=torch.bfloat16,
+                precision="int8",
+                progress=change,
+                cache_dir=tmp_path / "cache",
+            )
+    wanted = "ended early" if how == "cut" else "changed while it was read"
+    assert wanted in f"{refused.value.title} {refused.value.detail}"
+    assert len(told) >= 3
+    assert not list(tmp_path.rglob("cache/base/*"))  # no copy of it is kept for the next start

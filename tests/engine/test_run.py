@@ -177,10 +177,11 @@ def test_nan_in_the_loss_stops_before_it_is_saved(tmp_path, monkeypatch):
 
     def poisoned(*args):
         calls.append(1)
-        return good(*args) * (float("nan") if len(calls) == 7 else 1.0)
+        return good(*args) * (float("nan") if len(calls) >= 7 else 1.0)
 
     monkeypatch.setattr(objective, "flow_loss", poisoned)
-    run = finish(Run(pocket_config(tmp_path, training={"state_every_steps": 1})))
+    config = pocket_config(tmp_path, training={"state_every_steps": 1}, faults={"on_nonfinite": "stop"})
+    run = finish(Run(config))
     [failure] = told(run, RunFailed)
     assert failure.title == "The loss is no longer a number" and "step 4" in failure.detail
     assert [path.name for path in run.folder.states.iterdir()][-1:] != []

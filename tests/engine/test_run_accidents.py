@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from engine.commands import Pause, Resume, StopAtEpoch, StopNow
 from engine.config import RunConfig
-from engine.errors import DiskError
+from engine.errors import RunError
 from engine.events import Log, Progress, RunFailed, RunStarted, StateChanged, StepDone, StopPlanned
 from engine.files import RunFolder
 from engine.models.autoencoder import Autoencoder
@@ -32,37 +32,6 @@ def test_encoders_are_gone_before_the_transformer_arrives(tmp_path, monkeypatch)
     monkeypatch.setattr(lean, "load_base", loading)
     assert finish(Run(pocket_config(tmp_path, training={"steps": 1}))).exit_reason == "finished"
     assert alive == []
-
-
-def test_a_disk_that_fills_up_costs_no_saved_step(tmp_path, monkeypatch):
-    config = pocket_config(tmp_path, training={"state_every_steps": 1})
-    fsync, full = os.fsync, []
-
-    def failing(fd):
-        if full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(fd)
-
-    monkeypatch.setattr(os, "fsync", failing)
-    from engine.trainer import Trainer
-
-    step_of = Trainer._step
-
-    def stepping(self, turn):
-        if turn.step == 5:
-            self.keeper.settle()  # the state of the step before stands by now
-            full.append(1)
-        step_of(self, turn)
-
-    monkeypatch.setattr(Trainer, "_step", stepping)
-    run = finish(Run(config))
-    [failure] = told(run, RunFailed)
-    assert failure.title == "The disk is full" and "unharmed" in failure.hint
-    full.clear()
-    monkeypatch.setattr(Trainer, "_step", step_of)
-    again = finish(open_run(run.folder.root))
-    assert told(again, RunStarted)[0].resumed_step == 4
-    assert again.exit_reason == "finished"
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
@@ -180,13 +149,13 @@ def test_samples_that_fail_cost_a_line_in_the_log_and_nothing_else(tmp_path, mon
     import engine.training.pictures as painting
 
     def failing(*args):
-        raise DiskError("The disk is full", "writing x failed", "Free some space.")
+        raise RunError("A sample came out with values that are not finite", "x", "Lower the learning rate.")
 
     monkeypatch.setattr(painting, "save_png", failing)
     run = finish(Run(pocket_config(tmp_path, sampling={"prompts": [{"prompt": "a zorple"}]})))
     assert run.exit_reason == "finished"
     lines = [event.text for event in told(run, Log) if "Samples were left out" in event.text]
-    assert len(lines) == 4 and "disk is full" in lines[0]
+    assert len(lines) == 4 and "not finite" in lines[0]
     assert [event.state for event in told(run, StateChanged)][-1] == "finished"
 
 
@@ -254,3 +223,16 @@ def test_a_stop_planned_while_caching_is_told_again_with_the_outline(tmp_path):
     kinds = [event for event in told(run, RunStarted, StopPlanned)]
     assert isinstance(kinds[-1], StopPlanned) and kinds[-1].epoch == 1
     assert told(run, StepDone)[-1].step == 3
+
+
+def test_a_run_in_a_folder_that_others_may_write_says_so(tmp_path):
+    missing = {"model": {"transformer": tmp_path / "none.safetensors"}}
+    before = os.umask(0)
+    try:
+        run = finish(Run(pocket_config(tmp_path, **missing)))
+    finally:
+        os.umask(before)
+    (said,) = [event.text for event in told(run, Log) if "Others may change" in event.text]
+    assert "everybody on this machine" in said
+    quiet = finish(Run(pocket_config(tmp_path, name="quiet", **missing)))
+    assert not [event for event in told(quiet, Log) if "Others may change" in event.text]

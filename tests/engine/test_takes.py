@@ -337,3 +337,19 @@ def test_names_are_told_in_lines_that_stay_short():
     assert [name for part in parts for name in part] == names and len(parts) > 1
     assert all(len(json.dumps(part)) < 40_000 for part in parts)
     assert list(_parts([])) == [] and list(_parts(["x" * 50_000])) == [("x" * 50_000,)]
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_epochs_whose_captions_are_gone_are_told(tmp_path, monkeypatch, left):
+    """A file cut between two lines is whole by itself: the state's epoch says that something is missing."""
+    edit_after(monkeypatch, {7: submit(StopNow())})
+    run = finish(Run(pocket_config(tmp_path, training={**SHORT, "epochs": 2})))
+    monkeypatch.setattr(Trainer, "_step", STEP)
+    path = run.folder.captions
+    lines = path.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    path.write_text("".join(lines[:left]))
+    again = finish(open_run(run.folder.root))
+    gone = [event.text for event in told(again, Log) if "not in the run's folder" in event.text]
+    assert again.exit_reason == "finished"
+    assert len(gone) == 2 - left and all("from epoch 2 to 2 is" in text for text in gone)

@@ -20,7 +20,8 @@ from engine.memory.pinned import HostPool
 from engine.run import Run, open_run
 from engine.training import keeper as keeping
 from engine.training.background import Snapshots, Writer
-from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state
+from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
+from engine.training.generations import generations
 
 
 def test_a_copy_keeps_what_stood() -> None:
@@ -55,19 +56,40 @@ def test_the_thread_works_one_piece_after_the_other_and_hands_errors_over() -> N
     def slow() -> None:
         gate.wait(10)
         done.append("slow")
-        raise DiskError("The disk is full", "x", "y")
+        raise RunError("The LoRA holds numbers that are not finite", "x", "y")
 
     writer.start(slow)
     writer.check()
     assert done == []
     gate.set()
-    with pytest.raises(DiskError, match="full"):
+    with pytest.raises(RunError, match="finite"):
         writer.start(lambda: done.append("after"))
     assert done == ["slow"]
     writer.check()
     writer.start(lambda: done.append("after"))
     writer.wait()
     assert done == ["slow", "after"] and writer.close() is None
+
+
+def test_what_the_disk_refused_is_done_again_before_anything_else() -> None:
+    writer, refusals, done = Writer(), [1, 2], []
+
+    def refused() -> None:
+        if refusals:
+            refusals.pop()
+            raise DiskError("The disk is full", "x", "y")
+        done.append("refused")
+
+    writer.start(refused)
+    with pytest.raises(DiskError):
+        writer.wait()
+    with pytest.raises(DiskError):
+        writer.start(lambda: done.append("after"))
+    assert done == []
+    writer.start(lambda: done.append("after"))
+    writer.wait()
+    writer.check()
+    assert done == ["refused", "after"] and writer.close() is None
 
 
 def test_what_goes_wrong_at_the_very_end_is_handed_over_too() -> None:
@@ -136,14 +158,23 @@ def test_steps_go_on_while_a_save_is_written(home: Path, monkeypatch: pytest.Mon
     assert [folder.name for folder in generations(run.folder.states)][-1] == "step-00000002"
 
 
-def test_an_error_of_the_thread_is_the_runs_at_the_next_step(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_a_save_holds_the_run_until_it_takes_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = SlowDisk(monkeypatch)
     disk.fail = True
     disk.go.set()
     submit_after(monkeypatch, {2: [SaveNow()]})
-    run = finish(Run(_config(home)))
-    assert run.exit_reason == "failed" and "full" in told(run, RunFailed)[0].title
-    assert os.listdir(run.folder.states) == []
+    run = Run(_config(home))
+    run.start()
+    while run.state != "paused":
+        assert not run.join(0.02), told(run, RunFailed)
+    steps = len(told(run, StepDone))
+    assert any(event.state == "paused" and "full" in event.reason for event in told(run, StateChanged))
+    disk.fail = False
+    run.submit(Resume())
+    assert run.join(60) and run.exit_reason == "finished" and steps < 9
+    assert [folder.name for folder in generations(run.folder.states)] == ["step-00000009", "step-00000002"]
 
 
 def test_a_pause_and_a_stop_wait_for_the_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,11 +169,11 @@ class _Operations(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("adamw", 20),
-        ("adamw8bit", 40),
-        ("lion", 32),
-        ("lion8bit", 32),
-        ("adafactor", 104),
+        ("adamw", 26),
+        ("adamw8bit", 44),
+        ("lion", 36),
+        ("lion8bit", 34),
+        ("adafactor", 114),
         ("adamw_schedulefree", 48),
     ],
 )

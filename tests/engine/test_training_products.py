@@ -140,7 +140,7 @@ def test_a_table_counts_whole_or_not_at_all(tmp_path, monkeypatch, kit, what, wo
     assert all(words in text for text in warnings)
     if what == "there":
         assert not kit.linears["0.img.qkv"].products.forward and kit.linears["0.img.mlp_out"].products.forward
-    assert products._read(path, "int8", kit.linears) == (decisions(kit.linears), "")
+    assert products.read_products(path, "int8", kit.linears) == (decisions(kit.linears), "")
 
 
 def test_the_main_process_alone_reads_and_measures(tmp_path, monkeypatch, kit):

@@ -64,6 +64,8 @@ class Child:
         before = {"TERM": "xterm-256color", "PYTHONPATH": paths, "LC_ALL": "C.UTF-8"}
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            for number in (signal.SIGINT, signal.SIGQUIT):  # ignored where the tests run in a script's background
+                signal.signal(number, signal.SIG_DFL)
             os.chdir(folder)
             os.environ.update(before | (environment or {}))
             os.execv(sys.executable, [sys.executable, *words])

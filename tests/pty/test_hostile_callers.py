@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 from children import Work, wait_until
 
-from tui.terminal import probe
+from tui.terminal import caller, probe
+from tui.terminal.host import MOST_HEARD, Host
+from tui.terminal.place import claim
 from tui.terminal.wire import MOST_BYTES, MOST_TEXT, Channel, Hello, Malformed, hello_from
 from tui.version import VERSION
+from tui.workplace import Workplace
 
 pytestmark = pytest.mark.pty
 
@@ -78,9 +81,9 @@ def test_malformed_callers_do_no_harm(work: Work) -> None:
         link.close()
         for fd in descriptors:
             os.close(fd)
-    with Caller(path) as caller:  # each was answered, and nothing of it is left
-        caller.send(b"?\n")
-        assert caller.rest() == b""
+    with Caller(path) as stranger:  # each was answered, and nothing of it is left
+        stranger.send(b"?\n")
+        assert stranger.rest() == b""
     # A few come and go with threads that read files; the callers above brought thirty.
     wait_until(lambda: open_files(work) <= fds + 4)
     before = work.step()
@@ -93,9 +96,9 @@ def test_another_version_is_told_how_to_end_this_host(work: Work) -> None:
     child = work.attach()
     child.until(b"1 Dataset")
     (path,) = (work.root / "lorakiln/hosts").glob("*.sock")
-    with Caller(path) as caller:
-        caller.send(hello(release="99.0"))
-        told = caller.rest().decode()
+    with Caller(path) as stranger:
+        stranger.send(hello(release="99.0"))
+        told = stranger.rest().decode()
     assert "Another version" in told and f"kill {work.host()}" in told and "99.0" in told
 
 
@@ -147,6 +150,35 @@ class Caller:
         while part := self._link.recv(65_536):
             data += part
         return data
+
+
+def heard() -> int:
+    """How many callers are being heard in this process."""
+    return sum(thread.name == "hello" for thread in threading.enumerate())
+
+
+@pytest.mark.timeout(120)
+def test_who_is_slow_to_say_hello_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(caller, "HELLO_S", 600.0)  # whoever is held up is so for longer than the test
+    claimed = claim(tmp_path)
+    host = Host(lambda: Workplace(tmp_path), claimed)
+    path = claimed.place.socket
+    before = len(os.listdir("/proc/self/fd"))
+    slow = []
+    for count in range(1, MOST_HEARD):
+        slow.append(Caller(path))
+        slow[-1].send(b"{")  # one byte, and the next some time
+        wait_until(lambda count=count: heard() == count)
+    for _ in range(3):
+        with Caller(path) as quick:
+            quick.send(hello(release="99.0"))
+            assert "Another version" in quick.rest().decode()
+    for each in slow:
+        each.__exit__()
+    # All are gone, and none left a descriptor.
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    host.close()
 
 
 def test_a_conversation_is_bounded_and_checked() -> None:

@@ -88,7 +88,7 @@ def test_noise_from_c_goes_to_the_log(work: Work) -> None:
 
 
 def test_an_error_of_the_screen_restores_and_is_told(work: Work) -> None:
-    child = work.fake("--crash")
+    child = work.fake("--crash", "paint")
     assert child.wait() == 1
     assert_restored(child)
     assert b"a crash for the test" in child.seen and b"Traceback" in child.seen

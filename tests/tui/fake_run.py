@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engine.commands import (
     CancelStop,
@@ -200,13 +201,13 @@ class FakeRun:
         self.events.append(StopPlanned(epoch))
 
     def _hold(self, command: Pause) -> None:
-        self._enter("released" if command.release else "paused", "asked for")
+        self._enter("released" if command.release else "paused")
         while True:
             waiting = self._queue.wait(0.02)
             if isinstance(waiting, Resume):
                 break
             if isinstance(waiting, Pause) and waiting.release:
-                self._enter("released", "asked for")
+                self._enter("released")
             if isinstance(waiting, StopNow):
                 self._stop = True
                 return
@@ -288,7 +289,7 @@ def main() -> int:
     parser.add_argument("--fail-at", type=int, default=0)
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--noise", action="store_true", help="write to descriptors 1 and 2 while it runs")
-    parser.add_argument("--crash", action="store_true", help="raise an error in the screen")
+    parser.add_argument("--crash", choices=CRASHES, help="raise an error in the screen")
     args = parser.parse_args()
     run = FakeRun(
         args.runs_dir, epochs=args.epochs, steps_per_epoch=args.steps, step_s=args.step_s, gpu=args.gpu,
@@ -297,7 +298,7 @@ def main() -> int:
     if args.noise:
         make_noise(run)
     if args.crash:
-        plan_crash()
+        plan_crash(args.crash)
     return run_foreground(run)
 
 
@@ -314,18 +315,59 @@ def make_noise(run: FakeRun) -> None:
     run._memory = noisy  # type: ignore[method-assign]
 
 
-def plan_crash() -> None:
-    """Have the screen break as soon as the run trains."""
+CRASHES = ("yes", "paint", "handler", "worker", "compose")
+"""Where an error of the screen can be raised; "yes" is while it is painted."""
+
+SECRET = "-".join(("no", "local", "variable", "is", "told"))
+"""What a local variable holds where the screen breaks; never in the source as it is."""
+
+
+def plan_crash(where: str = "paint") -> None:
+    """Have the screen break as soon as the run trains: while it is painted, or in another part of it."""
+    from tui.screens.feed import Feed
     from tui.widgets.status import StatusLine
 
-    paint = StatusLine.paint
+    def broken() -> None:
+        token = SECRET
+        raise RuntimeError("a crash for the test" + token[:0])
 
-    def broken(line: StatusLine, width: int, height: int) -> object:
+    paint, poll = StatusLine.paint, Feed.poll
+
+    def broken_paint(line: StatusLine, width: int, height: int) -> object:
         if line.view.step:
-            raise RuntimeError("a crash for the test")
+            broken()
         return paint(line, width, height)
 
-    StatusLine.paint = broken  # type: ignore[method-assign,assignment]
+    def broken_poll(feed: Feed) -> None:
+        poll(feed)
+        if not feed.place.view.step:
+            return
+        if where == "handler":
+            broken()
+        elif where == "worker":
+            feed.screen.run_worker(broken, thread=True)
+        else:
+            feed.app.push_screen(_broken_screen(broken))
+
+    if where in ("yes", "paint"):
+        StatusLine.paint = broken_paint  # type: ignore[method-assign,assignment]
+    else:
+        Feed.poll = broken_poll  # type: ignore[method-assign]
+
+
+def _broken_screen(broken: Callable[[], None]) -> Any:
+    """A screen that cannot be composed."""
+    from textual.screen import Screen
+
+    class Broken(Screen[None]):
+        """Raises when composed."""
+
+        def compose(self) -> Any:
+            """Break."""
+            broken()
+            return []
+
+    return Broken()
 
 
 if __name__ == "__main__":

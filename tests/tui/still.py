@@ -242,7 +242,7 @@ def app_at(moment: str, detachable: bool = True, utf8: bool = True) -> KilnApp:
     prepare(run)
     train(run, PER_EPOCH * (EPOCHS if moment == "finished" else 4) - (0 if moment == "finished" else 13))
     if moment == "paused":
-        run.events.append(StateChanged("paused", "asked for"))
+        run.events.append(StateChanged("paused"))
     if moment == "stopped":
         run.events.append(RunDone("stopped", PER_EPOCH * 4 - 13, 4, "", 230.0))
     if moment == "finished":

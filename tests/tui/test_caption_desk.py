@@ -415,16 +415,16 @@ def test_drafts_are_kept_while_the_screen_is_up(make_row: MakeRow, tmp_path: Pat
     assert not place.exists()
     desk.edit(sheet, "a blue cat")
     desk.tend(sheet)
-    wait(desk._keeper.writes)
+    wait(desk.keeper.writes)
     assert load_session(place).draft.text == "a blue cat"
     change(sheet.row, "theirs")  # so that it cannot be written
     desk.settle()
     desk.tend(sheet)
-    wait(desk._keeper.writes)
+    wait(desk.keeper.writes)
     assert load_session(place).draft.text == "a blue cat"
     desk.keep_mine(sheet)
     desk.settle()
-    wait(desk._keeper.writes)
+    wait(desk.keeper.writes)
     assert on_disk(sheet.row) == "a blue cat" and load_session(place) == SessionState()
     desk.close()
 

@@ -32,6 +32,7 @@ from engine.events import (
     entry_from_json,
 )  # fmt: skip
 from engine.files import RunFolder, create_run_folder
+from engine.training.outlook import Outlook
 from tui.__main__ import main
 from tui.exit_codes import exit_code
 from tui.headless import run_headless
@@ -244,8 +245,10 @@ def resumable(tmp_path: Path) -> RunFolder:
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_resume_that_fails_before_its_event_file_is_open_is_told(
-    more: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    more: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Another process was quicker: it began between the look at the run and its start.
+    monkeypatch.setattr("tui.resuming.look_before", lambda folder: Outlook())
     folder = resumable(tmp_path)
     before = folder.events.read_bytes()
     with open(folder.lock, "w") as held:

@@ -252,3 +252,15 @@ def test_the_prompts_of_the_configuration_are_the_default(runs_dir: Path) -> Non
     config = load_config(runs_dir / "cat/config.toml")
     assert config.sampling.prompts[0].prompt == "a cat"
     assert "sample" in (sample.__doc__ or "")
+
+
+def test_a_nearly_full_disk_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tui.commands import runs as command
+    from tui.run_list import RunSummary
+
+    found = [RunSummary(name, str(tmp_path / name), "stopped", 1, 2, 3, 4, None, 5.0, 6.0, ()) for name in "ab"]
+    monkeypatch.setattr(command, "free_bytes", lambda path: 3 * 10**8)
+    assert command.full_disks(found) == [f"The disk of {tmp_path} is nearly full: 300.0 MB are free."]
+    for free in (-1, 10**11):
+        monkeypatch.setattr(command, "free_bytes", lambda path, free=free: free)
+        assert command.full_disks(found) == []

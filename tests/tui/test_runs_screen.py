@@ -15,7 +15,9 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 from watching import text_of, until
 
+from engine.config import RunConfig
 from engine.config_file import load_config, save_config
+from engine.events import EventLog, RunDone, RunFailed
 from engine.files import RunFolder
 from engine.run import Run
 from tui.app import KilnApp
@@ -151,13 +153,56 @@ async def test_a_run_that_broke_off_goes_on_and_a_finished_one_does_not(work: Pa
         screen = await runs_of(pilot)
         await go_to(pilot, screen, "cat1")
         await pilot.press("r")
-        await pilot.pause()
-        assert app.screen is screen and "finished" in text_of(app)
+        await until(pilot, lambda: "The run is finished" in text_of(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen)
         await go_to(pilot, screen, "dog")
         await pilot.press("r")
         await until(pilot, lambda: app.workplace.view.state == "finished")
         assert app.screen is not screen
     assert (work / "runs" / "dog" / "dog.safetensors").is_file()
+
+
+async def test_what_changed_is_shown_before_a_run_goes_on(work: Path) -> None:
+    folder = RunFolder(work / "runs" / "cat1")
+    values = load_config(folder.config).model_dump()
+    values["training"]["epochs"] = 3
+    save_config(RunConfig.model_validate(values), folder.config)
+    app = KilnApp(Workplace(work))
+    async with app.run_test(size=(100, 30)) as pilot:
+        screen = await runs_of(pilot)
+        await go_to(pilot, screen, "cat1")
+        await pilot.press("r")
+        await until(pilot, lambda: "training.epochs: 2 -> 3" in text_of(app))
+        assert "only how long" in text_of(app) and "enter goes on" in text_of(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen)
+        assert app.workplace.run is None or not app.workplace.live
+        await pilot.press("r")
+        await until(pilot, lambda: "training.epochs: 2 -> 3" in text_of(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.workplace.view.state == "finished" and app.workplace.view.epoch == 3)
+        assert app.workplace.view.resumed_step == 10 and app.screen is not screen
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "interrupted"])
+async def test_one_key_resumes_a_run_however_it_ended(state: str, work: Path) -> None:
+    folder = RunFolder(work / "runs" / "cat1")
+    lines = [line for line in folder.events.read_text(encoding="utf-8").splitlines() if '"RunDone"' not in line]
+    folder.events.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    ending = {"stopped": [RunDone("stopped", 10, 2, "", 1.0)], "failed": [RunFailed("It broke", "", "", "")]}
+    log = EventLog(folder.events)
+    for event in ending.get(state, []):
+        log.append(event)
+    log.close()
+    app = KilnApp(Workplace(work))
+    async with app.run_test(size=(100, 30)) as pilot:
+        screen = await runs_of(pilot)
+        await go_to(pilot, screen, "cat1")
+        assert screen.card is not None and screen.card.summary.state == state
+        assert screen.card.summary.resumes_after == 10
+        await pilot.press("r")
+        await until(pilot, lambda: app.workplace.view.name == "cat1" and app.workplace.view.state == "finished")
 
 
 async def test_a_run_is_duplicated_in_the_form(work: Path) -> None:

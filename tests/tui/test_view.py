@@ -18,7 +18,9 @@ from engine.events import (
     Entry,
     EpochDone,
     Foreseen,
+    HostMemoryLow,
     Log,
+    LossSpiked,
     MemoryHeld,
     MemorySampled,
     Probed,
@@ -29,6 +31,7 @@ from engine.events import (
     SampleSaved,
     Slowed,
     StateChanged,
+    StepBroken,
     StepDone,
     SteppedDown,
     StopPlanned,
@@ -36,7 +39,9 @@ from engine.events import (
     replay,
 )
 from tui.bridge import Bridge, view_of
+from tui.progress import plain_line
 from tui.view import LOG_LINES, MEMORY_POINTS, SMOOTHINGS, RunView, Smoothed, fold
+from tui.widgets.status import advance_words
 
 
 def plain(value: Any) -> Any:
@@ -95,6 +100,8 @@ def test_every_kind_of_event_replays_to_the_same_view() -> None:
         MemoryHeld(8.0, 0.7, 1.6, 0.8, 0.3, 11.5), Probed(14.2, 13.0, 9.0, 2.13, 4608, 1024, 1024, 1, 24.0, 0.5),
         Foreseen(14.0, 2.0, "a\x1b[2Jb"), Slowed(4, 1.8, "spill", "a\x1b[2Jb", ("memory.blocks_to_swap = 12",)),
         SteppedDown("training", 9, "blocks_to_swap", "0", "28", "full"),
+        StepBroken(5, 1, "skipped", "a\x1b[2Jb", math.nan, math.inf, "a.png"), HostMemoryLow(0.5, 8.0, 6.0, "low"),
+        StepBroken(5, 1, "restored", "back", back_to=3), LossSpiked(9, 4.0, 0.4, 9.5, ("a", "b"), 8, "jumped"),
         Log("warning", "a\x1b[2Jb"), StopPlanned(3), StateChanged("paused", "asked"), EpochDone(1, 10, 0.4),
         CheckpointSaved("/r/a.safetensors", 10, 1, "epoch", 1000), SampleSaved("/r/a.png", 10, 1, 0, "p", 1),
         CaptionsTaken(2, ("/d/a.png", "/d/\udcffb.png")), CaptionsTaken(3, ("/d/a.png",)),
@@ -301,3 +308,17 @@ def test_what_was_changed_when_memory_ran_out_stays_in_view() -> None:
     assert [line.text for line in view.log if line.level == "warning"] == [
         "Out of memory at step 9: blocks_to_swap 14 -> 28"
     ]
+
+
+def test_steps_left_out_are_counted_until_the_run_goes_back() -> None:
+    events = [
+        STARTED, step(3), StepBroken(4, 1, "again", "odd\x1b[2J"), StepBroken(4, 1, "skipped", "left out"),
+        step(5), StepBroken(6, 1, "passed", "went well"),
+    ]  # fmt: skip
+    view = folded(*events)
+    assert view.skipped == [4] and view.step == 5 and "1 left out" in advance_words(view)
+    assert "1 left out" in plain_line(view)
+    assert [line.level for line in view.log][-3:] == ["warning"] * 3 and "\x1b" not in view.log[-3].text
+    back = folded(*events, StepBroken(6, 1, "restored", "back", back_to=3), HostMemoryLow(0.5, 8.0, 6.0, "low"))
+    assert back.skipped == [] and back.step == 3 and list(back.courses.step) == [3]
+    assert [line.text for line in back.log][-2:] == ["back", "low"] and "left out" not in plain_line(back)

@@ -308,12 +308,19 @@ async def test_a_run_that_broke_off_is_gone_on_with_first(tmp_path: Path) -> Non
     events.close()
     place = Workplace(tmp_path, session=SessionState())
     async with showing(place) as (pilot, app):
-        await until(pilot, lambda: "test did not finish" in text_of(app))
-        await until(pilot, lambda: "Interrupted at step 463: enter goes on" in text_of(app))
-        assert "INTERRUPTED" in text_of(app)
-        await pilot.press("3", "enter")
         await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        assert "The run broke off" in text_of(app)
         options = app.screen.query_one(OptionList)
         assert [option.id for option in options.options] == ["resume", "start", "new"]
         assert "Go on with test from what was saved last" in text_of(app) and "in runs/test-2" in text_of(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: "Interrupted at step 463: enter goes on" in text_of(app))
+        assert "INTERRUPTED" in text_of(app)
     place.close()
+    again = Workplace(tmp_path, session=place.session)
+    async with showing(again) as (pilot, app):  # who was asked once is told only
+        await until(pilot, lambda: "test did not finish" in text_of(app))
+        await until(pilot, lambda: "Interrupted at step 463: enter goes on" in text_of(app))
+        await pilot.press("3", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+    again.close()

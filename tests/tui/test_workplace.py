@@ -16,9 +16,9 @@ from engine.config_file import save_config
 from engine.errors import DiskError, EngineError, RunError
 from engine.events import EventLog, RunStarted, StateChanged, StepDone
 from engine.files import RunFolder, create_run_folder
+from engine.locks import UNNAMED
 from tui.bridge import PastRun, view_of
 from tui.catalog_rows import Row
-from tui.elsewhere import UNNAMED
 from tui.opening import Found, find_config, find_pictures, search, take_up
 from tui.plan import pictures_in_words, plan_lines, steps_in_words
 from tui.session import Draft, SessionState

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if (lack := lacking()) is not None:
         raise lack
     from tui.terminal.attach import attach
+    from tui.terminal.place import other_owner
     from tui.terminal.reach import reach
 
     folder = args.folder.absolute()
@@ -47,6 +48,12 @@ def run(args: argparse.Namespace) -> int:
         raise RunError("There is no such folder", safe_text(folder), "")
     link, _ = reach(folder, start=False)
     if link is None:
+        if owner := other_owner(folder):
+            raise RunError(
+                "This folder is another user's workstation",
+                f"{safe_text(folder)} is {safe_text(owner, 60)}'s",
+                "Only that user can attach. `kiln runs` here lists its runs, `kiln` shows them.",
+            )
         if elsewhere := _listing():
             raise RunError(
                 "No workstation runs in this folder",

@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.files import default_cache_dir
+from engine.hardware.disks import network_type
 from engine.hardware.gpu import probe_gpus
 from engine.hardware.host import free_disk_gb, on_one_disk, read_memory, standing_parent, usable_cores
 from engine.hardware.others import nvidia_on_bus, other_graphics
@@ -110,7 +111,7 @@ def _host(cache_dir: Path, runs_dir: Path) -> Host:
 def _place(name: str, path: Path, enough_gb: float, least_gb: float) -> Place:
     standing = standing_parent(path)
     writable = standing is not None and os.access(standing, os.W_OK | os.X_OK)
-    return Place(name, path.absolute(), free_disk_gb(path), writable, enough_gb, least_gb)
+    return Place(name, path.absolute(), free_disk_gb(path), writable, enough_gb, least_gb, network_type(path))
 
 
 def _terminal(quiet: bool) -> list[Finding]:

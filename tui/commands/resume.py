@@ -1,4 +1,8 @@
-"""`kiln resume RUN_DIR`: go on with a run that was stopped or broke off, from its last saved state."""
+"""`kiln resume RUN_DIR`: go on with a run that was stopped or broke off, from its last saved state.
+
+Says first what changed since: settings, pictures, captions, model files, versions. What would change what the run
+learns is asked about; `--yes` says yes, and without a terminal to ask on nothing is resumed (exit code 2).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tui.launch import add_display_options, launch
+from tui.launch import add_consent, add_display_options, launch
 from tui.terminal.orders import resume
 
 
@@ -17,13 +21,16 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RUN_DIR", help="for example runs/demo")
     add_display_options(parser)
+    add_consent(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Resume.
 
     Raises:
-        RunError: the folder holds no run.
-        ConfigError: its configuration cannot be read.
+        EngineError: there is no run to resume, another process trains it, it is finished, or its files are gone.
     """
-    return launch(resume(args.folder), args)
+    from tui.resuming import consent
+
+    refused = consent(args.folder, args)
+    return launch(resume(args.folder), args) if refused is None else refused

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
+from engine.files import free_bytes
 from engine.text import safe_text
+from tui.doctor.host import LEAST_RUNS_GB
 from tui.exit_codes import FINISHED
 from tui.headless import can_unicode
 from tui.opening import RUN_FOLDERS
 from tui.report import loss_plot, report
 from tui.run_list import RunSummary, find_run, list_runs, read_view, summary
-from tui.units import duration
+from tui.units import duration, size
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,7 +56,19 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([item.to_dict() for item in found], indent=2))
     else:
         print(table(found) if found else "No runs yet: `kiln demo` makes one.")
+        for line in full_disks(found):
+            print(line)
     return FINISHED
+
+
+def full_disks(found: list[RunSummary]) -> list[str]:
+    """A line for each folder of runs whose disk has little room for more."""
+    lines = []
+    for place in sorted({Path(item.folder).parent for item in found}):
+        free = free_bytes(place)
+        if 0 <= free < LEAST_RUNS_GB * 2**30:
+            lines.append(f"The disk of {safe_text(place)} is nearly full: {size(free)} are free.")
+    return lines
 
 
 def _places(args: argparse.Namespace) -> list[Path]:
@@ -67,7 +81,7 @@ def _places(args: argparse.Namespace) -> list[Path]:
 
 def table(found: list[RunSummary]) -> str:
     """The runs as aligned columns."""
-    rows: list[tuple[str, ...]] = [("NAME", "STATE", "EPOCH", "STEP", "LOSS", "TIME", "LORA FILES")]
+    rows: list[tuple[str, ...]] = [("NAME", "STATE", "EPOCH", "STEP", "LOSS", "TIME", "RESUMES", "LORA FILES")]
     rows += [_row(item) for item in found]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -85,8 +99,16 @@ def _row(item: RunSummary) -> tuple[str, ...]:
         f"{item.step}/{item.steps}",
         "-" if item.loss is None else f"{item.loss:.4f}",
         duration(item.elapsed_s),
+        _resumes(item),
         files,
     )
+
+
+def _resumes(item: RunSummary) -> str:
+    """From where `kiln resume` goes on."""
+    if item.resumes_after is None:
+        return "-"
+    return f"after {item.resumes_after}" if item.resumes_after else "anew"
 
 
 def _show(folder: Path, as_json: bool) -> int:

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tui.launch import add_display_options, launch
+from tui.launch import add_consent, add_display_options, launch
 from tui.terminal.orders import train
 
 
@@ -25,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the last run of this name if it was stopped"
     )
+    add_consent(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,6 +33,17 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the configuration cannot be used.
-        RunError: there is nothing to resume.
+        EngineError: there is nothing to resume, or its files are gone.
     """
+    if args.resume and (refused := _consent(args)) is not None:
+        return refused
     return launch(train(args.file, args.resume), args)
+
+
+def _consent(args: argparse.Namespace) -> int | None:
+    from engine.config_file import load_config
+    from tui.resuming import consent
+    from tui.run_list import latest_unfinished
+
+    config = load_config(args.file)
+    return consent(latest_unfinished(config.runs_dir, config.name), args)

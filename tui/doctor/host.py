@@ -34,6 +34,7 @@ class Place:
         name: what goes there.
         free_gb: None where it cannot be read.
         writable: whether it, or the folder it would be made in, can be written to.
+        network: the type of the network file system it is on; empty on a local disk.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Place:
     writable: bool
     enough_gb: float
     least_gb: float
+    network: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Host:
 
 def host_findings(read: Host) -> list[Finding]:
     """Findings on memory, processors and disks."""
-    return [*_memory(read), _cores(read), *map(_place, read.places), *_shared(read)]
+    return [*_memory(read), _cores(read), *map(_place, read.places), *_shared(read), *_network(read)]
 
 
 def _memory(read: Host) -> list[Finding]:
@@ -142,3 +144,15 @@ def _shared(read: Host) -> list[Finding]:
     if not read.one_disk or len(read.places) < 2:
         return []
     return [Finding("disk", "one disk", "ok", "caches and runs take their room from the same one")]
+
+
+def _network(read: Host) -> list[Finding]:
+    return [
+        Finding(
+            "disk", place.name, "warn", f"on a network disk ({place.network})",
+            "Locks may bind one machine only there, and a rename may be seen late by others.",
+            "Let only one machine train in a folder, or keep it on a local disk.",
+        )
+        for place in read.places
+        if place.network
+    ]  # fmt: skip

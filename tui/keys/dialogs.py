@@ -15,10 +15,19 @@ DIALOG_KEYS: tuple[Key, ...] = (
     _key("dialog.repaint", "ctrl+l", "app.repaint", "Draw the whole screen again", "Dialogs"),
 )
 
+REMOVE_KEYS: tuple[Key, ...] = (
+    _key("remove.mark", "space", "mark", "Mark this file, or take the mark back", "Files to remove", True),
+    _key("remove.mark_all", "a", "mark_all", "Mark all, or none", "Files to remove"),
+)
+
 ERROR_KEYS: tuple[Key, ...] = (
     _key("error.accept", "enter,space,q", "close", "Close the error", "Errors"),
     _key("error.copy", "y", "copy", "Copy the error to the clipboard", "Errors"),
     _key("error.guide", "question_mark,f1", "guide", "Open the guide to trouble, where it tells of it", "Errors"),
+)
+
+CHANGES_KEYS: tuple[Key, ...] = (
+    _key("changes.accept", "enter", "accept", "Go on with the run as it is now", "Changes since"),
 )
 
 HELP_KEYS: tuple[Key, ...] = (

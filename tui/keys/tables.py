@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tui.keys.caption import CAPTION_KEYS, EDITOR_KEYS
 from tui.keys.dataset import DATASET_KEYS, FILTER_KEYS
-from tui.keys.dialogs import DIALOG_KEYS, ERROR_KEYS, HELP_KEYS, JUMP_KEYS
+from tui.keys.dialogs import CHANGES_KEYS, DIALOG_KEYS, ERROR_KEYS, HELP_KEYS, JUMP_KEYS, REMOVE_KEYS
 from tui.keys.everywhere import EVERYWHERE_KEYS
 from tui.keys.run import LOG_KEYS, RUN_KEYS, SAMPLE_KEYS
 from tui.keys.runs import COMPARE_KEYS, RUNS_KEYS
@@ -15,5 +15,5 @@ from tui.keys.workbench import WORKBENCH_KEYS
 ALL_KEYS = (
     *EVERYWHERE_KEYS, *WORKBENCH_KEYS, *DATASET_KEYS, *FILTER_KEYS, *CAPTION_KEYS, *EDITOR_KEYS, *RUN_KEYS,
     *SAMPLE_KEYS, *LOG_KEYS, *SETUP_KEYS, *FIELD_KEYS, *CHOICE_KEYS, *WIZARD_KEYS, *VALUE_KEYS, *ACT_KEYS, *RUNS_KEYS,
-    *COMPARE_KEYS, *DIALOG_KEYS, *ERROR_KEYS, *HELP_KEYS, *JUMP_KEYS,
+    *COMPARE_KEYS, *DIALOG_KEYS, *ERROR_KEYS, *CHANGES_KEYS, *HELP_KEYS, *JUMP_KEYS, *REMOVE_KEYS,
 )  # fmt: skip

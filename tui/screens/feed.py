@@ -45,6 +45,7 @@ class Feed:
         self._told_end = False
         self._shown: Bridge | None = None
         self._plan_seen: object = None
+        self._disk_seen: object = None
 
     def poll(self) -> None:
         """Take what is new from the engine and show it where it matters."""
@@ -60,6 +61,9 @@ class Feed:
             self._drawn_at = now
         self._set_phase()
         self._tell_end()
+        if self.place.view.disk is not self._disk_seen:
+            self._disk_seen = self.place.view.disk
+            self.screen.refresh_bindings()  # files that could go, or none any more
         title = self.place.config.name if self.place.config is not None else self.place.folder.name
         self._status.tell(
             safe_text(title, 60), self.place.machine, self.place.config is not None, self.place.elsewhere

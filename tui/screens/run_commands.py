@@ -76,7 +76,9 @@ class RunCommands(Screen[None]):
         run, config = self.workplace.run, self.workplace.config
         from tui.screens.dialogs import Choice, ChoiceDialog
 
-        choices = []
+        choices, title = [], "Start a run"
+        if self.run_view.state == "interrupted":
+            title = "The run broke off: its process was killed, or crashed"
         if run is not None and run.folder is not None and self.run_view.state in RESUMABLE_STATES:
             stopped = self.run_view.state == "stopped"
             where = f"step {self.run_view.step}" if stopped else "what was saved last"
@@ -86,17 +88,20 @@ class RunCommands(Screen[None]):
             again = "anew " if folder.name != slug(config.name) else ""
             choices.append(Choice("start", "s", f"Start {config.name} {again}in {folder.parent.name}/{folder.name}"))
         choices.append(Choice("new", "n", "Change its settings first" if config is not None else "Set up a run"))
-        self.app.push_screen(ChoiceDialog("Start a run", self.plan_in_words(), choices), self._start_chosen)
+        self.app.push_screen(ChoiceDialog(title, self.plan_in_words(), choices), self._start_chosen)
 
     def plan_in_words(self) -> str:
         """What starting would do, in a sentence; subclasses know."""
         return ""
 
     def _start_chosen(self, choice: str | None) -> None:
+        from tui.screens.resume import resume_after_look
+
         run, config = self.workplace.run, self.workplace.config
         try:
             if choice == "resume" and run is not None and run.folder is not None:
-                self.workplace.resume(run.folder.root)
+                asked = resume_after_look(self, self.workplace, run.folder.root)
+                self.run_worker(asked, group="resume", exclusive=True)
             elif choice == "start" and config is not None:
                 self.workplace.begin(config)
             elif choice == "new":

@@ -5,7 +5,9 @@ Returns "opened" or "started" when the workbench has something new to show, else
 
 from __future__ import annotations
 
-from textual import on
+from pathlib import Path
+
+from textual import on, work
 
 from engine.config_file import load_config
 from engine.files import RunFolder
@@ -60,17 +62,17 @@ class RunsScreen(RunsView):
         self.dismiss("opened")
 
     def action_resume(self) -> None:
-        """Go on with the run under the cursor."""
-        card = self.card
-        if card is None:
-            return
-        if card.summary.state == "finished":
-            self._say("It is finished: d sets up a new run with its settings")
-            return
-        if self.app.attempt(lambda: self.workplace.resume(card.folder)) is None:
-            return
-        self.workplace.session.pane = "training"
-        self.dismiss("started")
+        """Go on with the run under the cursor; what changed since it was left is shown first."""
+        if self.card is not None:
+            self._resume(self.card.folder)
+
+    @work(exclusive=True, group="resume")
+    async def _resume(self, folder: Path) -> None:
+        from tui.screens.resume import resume_after_look
+
+        if await resume_after_look(self, self.workplace, folder):
+            self.workplace.session.pane = "training"
+            self.dismiss("started")
 
     def action_duplicate(self) -> None:
         """Set up a new run with the settings of this one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui.screens.editing import EditingScreen
+from tui.screens.tidying import Tidying
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
@@ -17,7 +17,7 @@ ENDED = frozenset({"finished", "stopped"})
 """States in which a run is over, and nothing went wrong."""
 
 
-class Ways(EditingScreen):
+class Ways(Tidying):
     """The workbench's part that leaves it."""
 
     _pilot_told: Path | None = None

@@ -69,6 +69,8 @@ class Workbench(Ways):
     """Keeps the panes up to date; None before they are there."""
 
     _begun = False
+    _offering = False
+    """A run that broke off is to be offered as soon as its events are read."""
 
     def on_mount(self) -> None:
         """Lay out; all else comes after the first frame."""
@@ -111,12 +113,29 @@ class Workbench(Ways):
 
         try:
             if unfinished := take_up(self.workplace, found):
-                self.app.say(f"{unfinished} did not finish: enter in the training pane (3) goes on with it", 8.0)
+                self._tell_unfinished(unfinished, found.broke_off)
         except EngineError as err:
             found.lost = found.lost or err
         if found.lost is not None:
             self.app.warn(found.lost)
         self.return_to_screen()
+
+    def _tell_unfinished(self, name: str, broke_off: bool) -> None:
+        """Say that a run can be gone on with; of one that broke off, ask, once its events are read."""
+        root, session = str(self.run_root() or ""), self.workplace.session
+        if broke_off and root != session.offered:
+            session.offered = root
+            self.go_to("training")
+            self._offering = True
+        else:
+            self.app.say(f"{name} did not finish: enter in the training pane (3) goes on with it", 8.0)
+
+    def _offer(self) -> None:
+        """Ask whether to go on with the run that broke off, unless the user is elsewhere already."""
+        if self._offering and self.run_view.seq:
+            self._offering = False
+            if self.is_current and self.run_view.state == "interrupted":
+                self.action_start()
 
     def show_all(self) -> None:
         """Hand the state to every widget in sight, after a change of layout."""
@@ -128,6 +147,7 @@ class Workbench(Ways):
         if self.feed is not None:
             self.feed.poll()
         self._take_state()
+        self._offer()
         self.forget_taken()
         self.mind_pilot()
         if self.leave_when_ended and not self.workplace.live:

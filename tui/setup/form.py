@@ -86,7 +86,7 @@ class SetupForm:
         bases, presets = (dict(choices_of(FIELDS[name])) for name in ("base", "preset"))
         try:
             own = isinstance(json.loads(self.values.get(BASE, "")), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             own = False
         known = self.values.get("preset") in presets or (own and self.values.get("preset") == OWN)
         return FIELDS.keys() <= self.values.keys() and self.values["base"] in bases and known

@@ -30,6 +30,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Size
 from textual.message import Message
 
+from tui.terminal.host_log import log_text
 from tui.terminal.modes import Settings, forget_typed, give_back, make_raw, open_terminal, settings_of
 from tui.terminal.output import RESET, TerminalOutput, send_all
 from tui.terminal.probe import without_answers
@@ -123,13 +124,42 @@ class Terminal:
         return columns or 80, rows or 24
 
 
+class Noise:
+    """What Python's own prints go to while a screen is up: descriptor 2, as it is at that moment; never raises.
+
+    One for the process, and it knows no application: whatever is loaded meanwhile (torch does) and keeps
+    ``sys.stderr`` for its messages would keep the screen of a terminal that is long gone.
+    """
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write at once."""
+        log_text(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """All is written already."""
+
+    def isatty(self) -> bool:
+        """It is a file."""
+        return False
+
+    def fileno(self) -> int:
+        """The descriptor written to."""
+        return 2
+
+
+NOISE = Noise()
+
+
 class OwnTerminal(Terminal):
     """The terminal on the process's own standard files."""
 
     def send_noise_to(self, path: Path) -> None:
         """Point descriptors 1 and 2 at the end of ``path``; where it cannot be opened they stay as they are."""
         with contextlib.suppress(OSError):
-            _point_at(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            _point_at(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
 
 
 def _point_at(fd: int) -> None:

@@ -27,9 +27,10 @@ from tui.ending import code_of, stop_run
 from tui.last_words import away_words, idle_words, run_words
 from tui.settings import load_settings
 from tui.terminal.caller import Caller, answer
+from tui.terminal.host_log import log_text
 from tui.terminal.orders import config_file, run_for
 from tui.terminal.place import Claim, HostInfo, peer_is_us, write_info
-from tui.terminal.wire import ENVIRONMENT, MOST_TEXT, RUN_ENVIRONMENT, Channel, picked
+from tui.terminal.wire import ENVIRONMENT, MOST_TEXT, RUN_ENVIRONMENT, Channel, Hello, picked
 from tui.version import VERSION
 from tui.workplace import Workplace
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 """How often a host that nobody is attached to looks whether it may end."""
+
+MOST_HEARD = 16
+"""Callers that say hello at once; the next waits until one has, which each does within a few seconds or never."""
 
 NOTE_S = 1.0
 """How often the note about the host is brought up to date."""
@@ -86,6 +90,8 @@ class Host:
         self._started = time.time()
         self._told_run: str | None = None
         self._tell_run()
+        self._hearing = threading.BoundedSemaphore(MOST_HEARD)
+        self._admitting = threading.Lock()
         self._listener = threading.Thread(target=self._listen, name="listener", daemon=True)
         self._listener.start()
 
@@ -138,6 +144,8 @@ class Host:
         self._closing = True
         os.write(self._wake[1], b"x")
         self._listener.join()
+        for _ in range(MOST_HEARD):  # those who are still saying hello are told too
+            self._hearing.acquire()
         while not self._callers.empty():
             self._callers.get().refuse(_ending())
         self._tell_departing(final=True)
@@ -164,16 +172,26 @@ class Host:
                 self._hear(listener)
 
     def _hear(self, listener: socket.socket) -> None:
-        """Take one call."""
+        """Take one call, and hear it in a thread of its own: who is slow to say hello holds up nobody else."""
         try:
             link, _ = listener.accept()
             ours = peer_is_us(link)
         except OSError:  # it hung up before it was answered
             return
         if not ours:
-            link.close()
-        elif (caller := answer(Channel(link))) is not None:
-            self._admit(caller)
+            Caller(Channel(link), Hello(), []).refuse(_somebody_else())
+            return
+        self._hearing.acquire()
+        threading.Thread(target=self._answer, args=(link,), name="hello", daemon=True).start()
+
+    def _answer(self, link: socket.socket) -> None:
+        """Hear one call, and admit it; one after the other, since each may make a run."""
+        try:
+            if (caller := answer(Channel(link))) is not None:
+                with self._admitting:
+                    self._admit(caller)
+        finally:
+            self._hearing.release()
 
     def _admit(self, caller: Caller) -> None:
         """Check a caller's order, and have the present screen make room."""
@@ -316,7 +334,7 @@ def _value(environment: dict[str, str], name: str) -> str:
 
 def _unforeseen(err: Exception) -> RunError:
     """What to tell a caller of an error that has no words for users; the log gets all of it."""
-    traceback.print_exception(err)
+    log_text("".join(traceback.format_exception(err)))
     return RunError(
         "The host could not do this", safe_text(f"{type(err).__name__}: {err}"), "Its log, host.log, has the rest."
     )
@@ -324,3 +342,11 @@ def _unforeseen(err: Exception) -> RunError:
 
 def _ending() -> RunError:
     return RunError("The host of this folder is ending", "its run is being saved", "Try again in a moment.")
+
+
+def _somebody_else() -> RunError:
+    return RunError(
+        "This workstation belongs to another user",
+        "only the user who started it can attach",
+        "Work in a folder of yours.",
+    )

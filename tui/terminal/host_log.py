@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
+import threading
+import traceback
 from pathlib import Path
 
+from engine.text import safe_text
 from tui.terminal.place import places_of
 
 LARGEST_LOG = 2**20
@@ -35,6 +39,21 @@ def open_log(path: Path) -> int:
         os.close(log)
         raise FileExistsError(f"{path} is no regular file")
     return log
+
+
+def log_text(text: str) -> None:
+    """Write to descriptor 2, where the log is: without secrets, and nothing that a terminal would obey later."""
+    with contextlib.suppress(OSError):  # a log that cannot be written is no reason to fail
+        os.write(2, safe_text(text, 100_000, newlines=True).encode("utf-8", "replace"))
+
+
+def log_uncaught() -> None:
+    """Have tracebacks of errors that nobody caught, in any thread, go through :func:`log_text`."""
+    sys.excepthook = lambda kind, err, trace: log_text("".join(traceback.format_exception(kind, err, trace)))
+    threading.excepthook = lambda told: log_text(
+        f"In the thread {told.thread.name if told.thread else '?'}:\n"
+        + "".join(traceback.format_exception(told.exc_type, told.exc_value, told.exc_traceback))
+    )
 
 
 def keep_small(folder: Path) -> None:

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from engine.sealed import sealed, unsealed
 
 LONGEST_SOCKET = 100
 """Bytes of a socket's path that every system takes."""
@@ -144,11 +147,24 @@ def peer_is_us(link: socket.socket) -> bool:
     return bool(uid == os.geteuid())
 
 
+def other_owner(folder: Path) -> str:
+    """The user whose workstation ``folder`` is, if that is not ours; empty otherwise."""
+    try:
+        uid = (folder / ".kiln").lstat().st_uid
+    except OSError:
+        return ""
+    if uid == os.geteuid():
+        return ""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
+
+
 def write_info(place: Place, info: HostInfo) -> None:
     """Write the note, whole or not at all; failing to is no harm."""
     part = place.info.with_suffix(".part")
     with contextlib.suppress(OSError):
-        part.write_text(json.dumps(asdict(info)), encoding="utf-8")
+        part.write_text(sealed(json.dumps(asdict(info))), encoding="utf-8")
         os.replace(part, place.info)
 
 
@@ -156,8 +172,8 @@ def read_info(place: Place) -> HostInfo | None:
     """The note that a host left at ``place``, whether or not it still lives."""
     try:
         with open(place.info, "rb") as file:
-            table = json.loads(file.read(MOST_INFO).decode())
-    except (OSError, ValueError, RecursionError):
+            table = unsealed(file.read(MOST_INFO))
+    except (OSError, ValueError):
         return None
     return _info(table)
 

@@ -45,11 +45,12 @@ def main(
     import tui.app  # noqa: F401
     from tui.signals import StopSignals, exit_code_of
     from tui.terminal.host import Host
-    from tui.terminal.host_log import keep_small
+    from tui.terminal.host_log import keep_small, log_uncaught
     from tui.terminal.orders import run_for
     from tui.terminal.place import Claim, Place
     from tui.workplace import Workplace
 
+    log_uncaught()
     claim = Claim(Path(folder), Place(Path(stem)), int(lock), socket.socket(fileno=int(listener)))
     # A child that outlives this process must not hold the folder.
     os.set_inheritable(claim.lock, False)

@@ -29,6 +29,8 @@ LONGEST_S = 2.0
 """Who types without a rest is saved all the same."""
 LOOK_S = 1.0
 """How often the file is looked at for changes by others."""
+KEEP_S = 0.4
+"""How often what was typed is kept as a draft: a host that is killed costs a second of typing at most."""
 RETRY_LOOKS = 5
 """After so many looks, texts that could not be written are tried again."""
 POLL_S = 0.25
@@ -67,6 +69,7 @@ class CaptionPane(CaptionView):
         self._looks = 0
         self._typed_at = self._unsaved_since = 0.0
         self.set_interval(LOOK_S, self._look)
+        self.set_interval(KEEP_S, self._keep)
         self.set_interval(POLL_S, self._poll)
         self.desk.current = None
         self._show_sheet()
@@ -124,6 +127,12 @@ class CaptionPane(CaptionView):
         """Hand the editor's text to the desk: messages of changes may still be under way."""
         if self.sheet is not None:
             self.desk.edit(self.sheet, self.editor.text, self.editor.cursor_location)
+
+    def _keep(self) -> None:
+        """Have what was typed kept, whatever becomes of this process; it is not in its file yet."""
+        if self.sheet is not None and self.sheet.dirty:
+            self._stow()
+            self.desk.keeper.keep()
 
     def _save(self) -> None:
         self._unsaved_since = 0.0

@@ -41,7 +41,7 @@ def note_of(sheet: Sheet | None, glyphs: Glyphs) -> str:
         parts = (problem.title, problem.detail, problem.hint)
         return f"{glyphs.warning} {safe_text('. '.join(part.rstrip('.') for part in parts if part), 500)}."
     if sheet.altered:
-        return f"{glyphs.warning} Holds line separators that become plain line ends when it is edited."
+        return f"{glyphs.warning} Holds line separators that become plain line ends where you edit."
     hidden = sum(1 for char in sheet.text if char not in "\n\t" and neutral(char) != char)
     if hidden:
         return f"{glyphs.warning} Holds {hidden} invisible or control characters; the model reads them."

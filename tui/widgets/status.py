@@ -37,7 +37,7 @@ def state_words(view: RunView, glyphs: Glyphs) -> str:
 def plan_words(view: RunView) -> str:
     """What is planned or waited for in words, or nothing."""
     if view.held:
-        return "space goes on"
+        return f"{view.state_reason}: space tries again" if view.state_reason else "space goes on"
     return f"stops after epoch {view.stop_epoch}" if view.stop_epoch and view.live else ""
 
 
@@ -49,6 +49,8 @@ def advance_words(view: RunView) -> list[str]:
     parts = [f"step {view.step}/{view.steps}"]
     if view.epochs:
         parts.insert(0, f"epoch {epoch}/{view.epochs}")
+    if view.skipped:
+        parts.append(f"{len(view.skipped)} left out")
     if view.step_s is not None:
         parts.append(f"{short_time(view.step_s)}/step")
     if view.live:

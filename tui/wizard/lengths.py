@@ -75,6 +75,6 @@ def _of_preset(recipe: Recipe) -> dict[str, str]:
 def _last(answers: dict[str, str]) -> dict[str, str] | None:
     try:
         last = json.loads(answers.get(BAND, ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return last if isinstance(last, dict) else None

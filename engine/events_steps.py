@@ -1,0 +1,62 @@
+"""What a run tells of its steps and of what it leaves on the disk: a part of :mod:`engine.events`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step. ``loss`` belongs to this step; times in seconds; step and epoch count from 1.
+
+    ``model_s`` is forward and backward together. ``stall_s`` is the part of them in which the device waited for
+    weights or activations on their way from the host, ``moved_mb`` what was copied between host and device in
+    1e6 bytes, ``tokens`` what the transformer saw, text and image. Files of earlier versions lack these.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    lr: float
+    grad_norm: float
+    step_s: float
+    data_s: float
+    model_s: float
+    optimizer_s: float
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    stall_s: float = 0.0
+    tokens: int = 0
+    moved_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch is complete; ``loss`` is the mean over its steps."""
+
+    epoch: int
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """A LoRA file stands on disk; ``kind`` is "epoch", "step", "manual", "stop" or "final"."""
+
+    path: str
+    step: int
+    epoch: int
+    kind: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class SampleSaved:
+    """A sample picture stands on disk."""
+
+    path: str
+    step: int
+    epoch: int
+    index: int
+    prompt: str
+    seed: int

@@ -1,0 +1,32 @@
+"""Steps that a view has seen and that are done again: what it forgets of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.events import StepBroken
+
+if TYPE_CHECKING:
+    from tui.view import RunView
+
+
+def go_back(view: RunView, after: int) -> None:
+    """Forget what came after a step: it is done again."""
+    view.courses.cut_after(after)
+    view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
+    view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
+    view.samples = [sample for sample in view.samples if sample.step <= after]
+    view.skipped = [step for step in view.skipped if step <= after]
+    if view.last_step is not None and view.last_step.step > after:
+        view.last_step = None
+        ended = view.epoch_marks[-1] if view.epoch_marks else None
+        view.epoch = ended.epoch + (ended.step < after) if ended is not None else min(after, 1)
+
+
+def fold_broken(view: RunView, event: StepBroken) -> None:
+    """Take up what became of a step that was not finite."""
+    if event.action == "skipped":
+        view.step, view.epoch, view.skipped = event.step, event.epoch, [*view.skipped, event.step]
+    elif event.action in ("restored", "stopped"):
+        view.step = event.back_to
+        go_back(view, event.back_to)
