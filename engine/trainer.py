@@ -106,8 +106,7 @@ class Trainer:
                 place = state.place if state else Place()
                 return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
             self.ledger.start(self.ledger.place)
-            if self.ledger.place.step == 0:
-                self.measurer.begin()
+            self.measurer.begin(self.folder.events, self.ledger.place.step)
             if self.keeper.samples_missing():
                 self.patience.persist(self.keeper.sample)
             self.enter("training")
@@ -375,10 +374,11 @@ class Trainer:
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
         place, saving = self.ledger.place, self.config.saving
-        self.measurer.tell_size(place.step)
         if self.measurer.due(place.step, place.epoch, epoch_over):
             self.ledger.flush()
-            self.measurer.measure(place.step, place.epoch)
+        if self.measurer.after(place.step, place.epoch, epoch_over):
+            # Several processes agree on a stop between two steps: theirs is one epoch later.
+            self.control.plan_stop(place.epoch + (self.kit.compute.processes > 1))
         if self.keeper.samples_due(epoch_over):
             self.patience.persist(self.keeper.sample)
         # Saving comes last: a state says that everything of its step is done.

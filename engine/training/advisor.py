@@ -85,7 +85,7 @@ class Advice:
             "unclear": "Unclear",
         }[self.verdict]
         span = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
-        range_ = f"; epochs {span} are best so far, {self.best} the earliest good one" if self.best else ""
+        range_ = f": epochs {span} are best so far, {self.best} the earliest good one" if self.best else ""
         return f"{words} ({self.sure}){range_}. {' '.join(self.reasons)}".strip()
 
     def of_epoch(self, epoch: int) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from engine.config import RunConfig
 from engine.dataset.scan import Sample
-from engine.events import EventLog, Log
-from engine.events_measured import Measured
+from engine.events import Advised, EventLog, Log, Measured, replay
 from engine.memory.exhaustion import first_line, ran_out
+from engine.training.advisor import Advice, advise
 from engine.training.kit import Kit
 from engine.training.measured_pictures import MeasuredPictures, caption_of, view_of
 from engine.training.optimizer import eval_weights
@@ -43,17 +44,62 @@ class Measurer:
         self.events = events
         self.enter = enter
         self.found: list[Measured] = []
+        self._advice = Advice("unclear")
         self._drift: Drift | None = None
+
+    def begin(self, events: Path, step: int) -> None:
+        """Measure the base model before the first step; after ``step`` steps, take up what the run's ``events`` say.
+
+        Raises:
+            OSError: the events cannot be read.
+        """
+        plan = self.chosen.plan
+        if not self.kit.compute.is_main or not (plan.every_epochs or plan.every_steps):
+            return
+        if step and events.exists():
+            told = [entry.event for entry in replay(events, Measured)]
+            # A step that was done again was measured again: the newest counts.
+            found = {one.step: one for one in told if isinstance(one, Measured) and one.step <= step and one.train}
+            self.found = [one for _, one in sorted(found.items())]
+            self._advice = advise(self.found, self.config.stop)
+        elif not step:
+            self.measure(0, 0)
 
     def due(self, step: int, epoch: int, epoch_over: bool) -> bool:
         """Whether something is measured after ``step``."""
         return self.kit.compute.is_main and self.chosen.plan.due(step, epoch, epoch_over)
 
-    def begin(self) -> None:
-        """Measure the base model, before the first step."""
-        plan = self.chosen.plan
-        if self.kit.compute.is_main and (plan.every_epochs or plan.every_steps):
-            self.measure(0, 0)
+    def advise(self) -> Advice:
+        """The advice as things stand, told if it is another one than before."""
+        before, self._advice = self._advice, advise(self.found, self.config.stop)
+        advice, newest = self._advice, self.found[-1]
+        if self.config.stop.mode != "off" and advice != before:
+            self.events.append(
+                Advised(
+                    newest.step,
+                    newest.epoch,
+                    advice.verdict,
+                    advice.first,
+                    advice.last,
+                    advice.best,
+                    advice.text,
+                    advice.over,
+                )
+            )
+        return advice
+
+    def after(self, step: int, epoch: int, epoch_over: bool) -> bool:
+        """Measure and advise where that is due; True if the best epochs are over since now and the run is to stop.
+
+        Since now: a run that was stopped for that and goes on is not stopped for it again.
+        """
+        self._tell_size(step)
+        if not self.due(step, epoch, epoch_over):
+            return False
+        over_before = self._advice.over
+        if self.measure(step, epoch) is None:
+            return False
+        return self.advise().over and not over_before and self.config.stop.mode == "stop"
 
     def measure(self, step: int, epoch: int) -> Measured | None:
         """Measure the LoRA as it stands; None where memory does not suffice, which is told."""
@@ -78,7 +124,7 @@ class Measurer:
         )
         return None
 
-    def tell_size(self, step: int) -> None:
+    def _tell_size(self, step: int) -> None:
         """The size of the update alone, once, at :data:`EARLY`: costs nothing."""
         if step != EARLY or not self.kit.compute.is_main:
             return
