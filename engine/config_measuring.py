@@ -20,7 +20,7 @@ class ValidationConfig(Part):
     """What is measured while training, to tell when the LoRA is under-, well and over-trained."""
 
     held_out: Literal["auto"] | CountOrZero = "auto"
-    """Pictures of the dataset set aside, never trained on; auto takes an eighth (2 to 8) from 12 pictures on, and
+    """Pictures of the dataset set aside, never trained on; auto takes a fifth (3 to 8) from 12 pictures on, and
     none of fewer. Near-duplicates stay on one side. Which ones depends on the pictures alone."""
     folder: Path | None = None
     """A folder of held-out pictures with captions of its own; then none are set aside."""

@@ -42,9 +42,9 @@ def test_likeness_is_passed_on():
 
 
 @pytest.mark.parametrize(
-    ("pictures", "count"), [(0, 0), (1, 0), (11, 0), (12, 2), (16, 2), (20, 2), (24, 3), (40, 5), (64, 8), (500, 8)]
+    ("pictures", "count"), [(0, 0), (1, 0), (11, 0), (12, 3), (16, 3), (20, 4), (24, 5), (40, 8), (500, 8)]
 )
-def test_auto_takes_an_eighth_from_twelve_on(pictures, count):
+def test_auto_takes_a_fifth_from_twelve_on(pictures, count):
     assert wanted(ValidationConfig(), pictures) == count
 
 
@@ -120,7 +120,7 @@ def test_regularization_pictures_are_all_trained_on(tmp_path):
     with Decoder() as decoder:
         samples = scan_dataset(dataset, decoder).samples
         training, held = set_aside(samples, ValidationConfig(), decoder)
-    assert len(held) == 2 and not any(sample.regularization for sample in held)
+    assert len(held) == 3 and not any(sample.regularization for sample in held)
     assert sum(sample.regularization for sample in training) == 8
 
 
