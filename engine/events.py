@@ -36,6 +36,7 @@ from engine.events_steps import StepDone as StepDone
 from engine.files import disk_error, open_to_read
 from engine.line_file import LineFile, flush_descriptor
 from engine.sealed import sealed, unsealed
+from engine.text import safe_text
 
 RING_SIZE = 4_096
 """Events kept in memory: what a reader that polls can miss. Older ones are read from the file."""
@@ -317,7 +318,8 @@ class EventLog:
                 raise disk_error(file.error, file.path) from file.error
             lost, file.lost = file.lost, 0
         if lost:
-            self.append(Log("warning", f"{lost} events are not in {file.path.name}: the disk was full for too long"))
+            text = f"{lost} events are not in {safe_text(file.path.name)}: the disk was full for too long"
+            self.append(Log("warning", text))
 
     def _write(self, entry: Entry) -> None:
         if self._file is not None:

@@ -146,7 +146,7 @@ class Trainer:
         self.stepper = Stepper(config, self.kit)
         if reason := self.stepper.gate.reason:
             events.append(Log("info", f"The host waits for the GPU in each step: {reason}"))
-        self._keep(compute, made)
+        self.keeper, self.patience = _keepers(self, made)
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
         ladder.attempt(
@@ -182,18 +182,6 @@ class Trainer:
             ladder.attempt(
                 lambda: probe_largest(self.kit, config, events, self.control), "probing", self.ledger.place.step
             )
-
-    def _keep(self, compute: Compute, made: ExitStack) -> None:
-        """Make what sees to the disk."""
-        config, events = self.config, self.events
-        room = Room(self.folder, events, config.saving.keep_states)
-        made.callback(room.close)
-        keeper = self.keeper = Keeper(
-            config, self.folder, events, self.kit, self.ledger, self.enter, room, self.kit.lean.pool
-        )
-        made.push(unless_lost(keeper.close, keeper.abandon))
-        alone = compute.processes == 1
-        self.patience = Patience(room, events, self.control, self.ledger, keeper.settle, self.enter, alone)
 
     def _prepare(self, base: Base, compute: Compute) -> Prepared:
         """Scan and fill the caches in the main process; the others then find them full.
@@ -395,3 +383,14 @@ class Trainer:
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)
+
+
+def _keepers(trainer: Trainer, made: ExitStack) -> tuple[Keeper, Patience]:
+    """Make what sees to the disk for ``trainer``, whose kit stands."""
+    folder, events, kit = trainer.folder, trainer.events, trainer.kit
+    room = Room(folder, events, trainer.config.saving.keep_states)
+    made.callback(room.close)
+    keeper = Keeper(trainer.config, folder, events, kit, trainer.ledger, trainer.enter, room, kit.lean.pool)
+    made.push(unless_lost(keeper.close, keeper.abandon))
+    alone = kit.compute.processes == 1
+    return keeper, Patience(room, events, trainer.control, trainer.ledger, keeper.settle, trainer.enter, alone)

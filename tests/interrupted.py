@@ -29,6 +29,7 @@ from engine.training.background import Writer
 from engine.training.control import Control
 from engine.training.export import Export
 from engine.training.generations import read_newest
+from engine.training.ledger import Ledger
 from engine.training.objective import Objective
 from engine.training.pictures import Painter
 from tui.bridge import view_of
@@ -105,7 +106,7 @@ def watching(at: Callable[[Trainer, str, int], None], *edits: tuple[int, Path, s
         patch.setattr(Trainer, "_step", stepping)
         patch.setattr(Writer, "start", starting)
         patch.setattr(Objective, "inputs", before("micro", Objective.inputs))
-        patch.setattr(Trainer, "_tell_epoch", before("epoch", Trainer._tell_epoch))
+        patch.setattr(Ledger, "tell_epoch", before("epoch", Ledger.tell_epoch))
         patch.setattr(Painter, "picture", before("picture", Painter.picture))
         patch.setattr(Export, "write", before("lora", Export.write))
         patch.setattr(checkpoint, "_replace_folder", before("state", checkpoint._replace_folder))

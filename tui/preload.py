@@ -28,6 +28,7 @@ LATER = (
     "tui.screens.help",
     "tui.screens.jump",
     "tui.screens.pick",
+    "tui.screens.resume",
     "tui.screens.runs",
     "tui.screens.setup",
     "tui.screens.wizard",

@@ -25,6 +25,7 @@ from engine.config import RunConfig
 from engine.errors import RunError
 from engine.events import EventLog, Log, LossSpiked, StepBroken
 from engine.files import disk_error, flush
+from engine.sealed import sealed, unsealed
 from engine.text import safe_text
 from engine.training.checkpoint import Place
 from engine.training.keeper import Keeper
@@ -230,7 +231,7 @@ class Faults:
             asdict(micro) | {"loss": _plain(micro.loss), "sigmas": list(map(_plain, micro.sigmas))} for micro in found
         ]
         place = {"step": turn.step, "epoch": turn.epoch, "action": action, "cause": cause}
-        line = json.dumps(place | record | {"micro_batches": micros}, ensure_ascii=True) + "\n"
+        line = sealed(json.dumps(place | record | {"micro_batches": micros}, ensure_ascii=True)) + "\n"
         try:
             with open(self.path, "ab+") as file:
                 # A kill may have left the end of the last line off.
@@ -242,7 +243,7 @@ class Faults:
 
 
 def read_skips(path: Path) -> list[int]:
-    """The steps that an earlier sitting left out; those before a stop are tried anew. Torn lines are passed over.
+    """The steps that an earlier sitting left out; those before a stop are tried anew. Damaged lines are passed over.
 
     Raises:
         DiskError: the file stands there but cannot be read.
@@ -254,7 +255,7 @@ def read_skips(path: Path) -> list[int]:
     skips: set[int] = set()
     for line in lines:
         try:
-            record = json.loads(line)
+            record = unsealed(line)
             action, step, back_to = record["action"], record["step"], record.get("back_to", 0)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue

@@ -82,8 +82,8 @@ class Gate:
         # one broken value among the optimizer's shows in no loss until it has broken the weights.
         sums = [tensor.detach().sum().float() for tensor in _changing(self.optimizer)]
         seen = torch.stack([loss.detach().float(), grad_norm.detach().float(), *sums])
-        # x - x is 0 for what is finite and nothing else.
-        broken = (seen - seen).ne(0).any()
+        # x - x is 0 for what is finite and not a number for all else.
+        broken = (seen - seen).sum().ne(0)
         before = loss.new_zeros(()) if self._held is None else self._held.to(loss.device)
         flag = broken.logical_or(before)
         return Verdict(flag, before + flag)

@@ -165,7 +165,7 @@ def load_record(records: Path, digest: str) -> Record | None:
             },
             versions=table["versions"],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

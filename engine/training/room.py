@@ -89,13 +89,15 @@ class Room:
         self.size = size
         self.check()
         if kind := network_type(self.folder.root):
-            text = f"The run's folder is on a network disk ({kind}): locks and renames may not hold there"
-            self.events.append(Log("warning", f"{text}. Let only one machine use it, or keep runs on a local disk."))
+            text = (
+                f"The run's folder is on a network disk ({kind}): locks and renames may not hold there. Let only one "
+            )
+            self.events.append(Log("warning", safe_text(f"{text}machine use it, or keep runs on a local disk.")))
         try:
             self._take_reserve()
         except OSError as err:
             text = f"No room is kept in reserve for the last save: {disk_error(err, self._reserve).detail}"
-            self.events.append(Log("warning", text))
+            self.events.append(Log("warning", safe_text(text)))
 
     def check(self) -> None:
         """Before a save: tell when few more fit.

@@ -42,9 +42,12 @@ from engine.models import header
 from engine.models.flux import FluxParams
 from engine.models.flux_file import layout
 from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
+from engine.sealed import sealed
 from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
+from engine.training.faults import read_skips
 from engine.training.png import save_png
 from engine.training.products import read_products, write_products
+from engine.training.record import PictureMark, Record, load_record, save_record
 from profiles import recipes, starters, tiers
 from profiles.measured import Measured, Measurement, arithmetic
 from profiles.recipes import read_recipe
@@ -194,6 +197,26 @@ def _make_products(folder: Path, which: int) -> Path:
 def _read_products(path: Path) -> Any:
     decided, wrong = read_products(path, "int8", LINEARS)
     return DETECTED if wrong else decided
+
+
+def _make_faults(folder: Path, which: int) -> Path:
+    path = folder / "faults.jsonl"
+    lines = [{"step": step + which, "epoch": 1, "action": "skipped", "cause": "latents"} for step in (3, 7, 9)]
+    path.write_text("".join(sealed(json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def _make_record(folder: Path, which: int) -> Path:
+    mark = PictureMark("ab" * 32, (which, 2, 3), 1, False)
+    made = Record({"name": "cat"}, {"t5": ("t5.safetensors", "cd")}, {"1/a.png": mark}, {"torch": str(which)})
+    digest = save_record(folder, made)
+    (folder / "named").write_text(digest)
+    return folder / f"{digest[:16]}.json"
+
+
+def _read_record(path: Path) -> Any:
+    found = load_record(path.parent, (path.parent / "named").read_text())
+    return DETECTED if found is None else found
 
 
 def _make_lock(folder: Path, which: int) -> Path:
@@ -480,12 +503,17 @@ PEOPLE = "people's own: what is no longer valid is refused with its line, a vali
 
 KINDS: tuple[Kind, ...] = (
     *(
-        Kind(f"training state, {name}", ("engine.training.checkpoint",), _make_state(name), _read_state,
-             "passed over for an older one, or the resume refused", bound=name != "MANIFEST.json")
+        Kind(f"training state, {name}", ("engine.training.checkpoint", "engine.training.generations"),
+             _make_state(name), _read_state, "passed over for an older one, or the resume refused",
+             bound=name != "MANIFEST.json")
         for name in ("lora.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json")
     ),
     Kind("captions.jsonl", ("engine.dataset.history",), _make_captions, _read_captions,
          "cut at the first damaged line, and said", _first_epochs, lines=True),
+    Kind("faults.jsonl", ("engine.training.faults",), _make_faults, read_skips, "the damaged line is left out",
+         _some_of, lines=True),
+    Kind("record of a state", ("engine.training.record",), _make_record, _read_record,
+         "not believed: told as unknown"),
     Kind("events.jsonl", ("engine.events", "tui.elsewhere"), _make_events,
          lambda path: [entry.to_json() for entry in replay(path)], "the damaged line is left out", _some_of,
          lines=True),

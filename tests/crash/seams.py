@@ -103,13 +103,13 @@ class Seams:
 
     def _opener(self, opened: Any) -> Any:
         def open_with_moments(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
-            plain = isinstance(file, int) or not set(mode) & set("wax+") or options.get("opener")
+            plain = isinstance(file, int) or not set(mode) & set("wax+")
             path = "" if plain else os.path.abspath(os.fsdecode(file))
             if not path.startswith(self._roots):
                 return opened(file, mode, buffering, *rest, **options)
             self.moment("open", path)
             with self._turn:
-                raw = _Pieces(file, mode.replace("b", "").replace("t", ""))
+                raw = _Pieces(file, mode.replace("b", "").replace("t", ""), opener=options.get("opener"))
                 self._note("open", path, "w" in mode)
             raw.tell_write, raw.note_write, raw.turn = (
                 lambda: self.moment("write", path),

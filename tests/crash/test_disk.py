@@ -326,6 +326,7 @@ print(run.exit_reason, flush=True)
 """
 
 
+@pytest.mark.crash
 def test_files_that_the_system_really_keeps_short_hold_a_run(home, expected, tmp_path):
     """A limit on the size of files, lifted from outside: the system's own refusal, not one put in by a test."""
     save_config(settings(home, tmp_path / "runs"), tmp_path / "run.toml")

@@ -324,7 +324,7 @@ def test_a_failing_disk_harms_nothing(store: Store, monkeypatch: pytest.MonkeyPa
         raise OSError(code, os.strerror(code))
 
     if call == "write":
-        monkeypatch.setattr("engine.cache.store._write", fail)
+        monkeypatch.setattr(Path, "write_bytes", fail)
     else:
         monkeypatch.setattr(os, call, fail)
     with pytest.raises(DiskError):

@@ -12,6 +12,7 @@ from pocket import finish, merge, pictures, pocket_config, submit_after, told
 from engine.commands import StopNow
 from engine.config import RunConfig
 from engine.config_file import load_config, save_config
+from engine.dataset.history import CaptionHistory, load_history
 from engine.errors import DatasetError, ModelFileError, RunError
 from engine.events import Changed, Log, RunFailed
 from engine.files import RunFolder
@@ -39,8 +40,12 @@ def run(home, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(home, work)
     folder = RunFolder(work / "runs" / "test")
-    for path in (folder.config, folder.captions):
-        path.write_text(path.read_text().replace(str(home), str(work)))
+    folder.config.write_text(folder.config.read_text().replace(str(home), str(work)))
+    history = load_history(folder.captions)
+    folder.captions.unlink()
+    moved = CaptionHistory(folder.captions)
+    for epoch, texts in history.epochs.items():
+        moved.record(epoch, {name.replace(str(home), str(work)): text for name, text in texts.items()})
     return folder
 
 

@@ -198,6 +198,7 @@ def test_samples_wait_for_the_disk_too(home, monkeypatch):
     assert len(list(run.folder.samples.glob("*.png"))) == 4
 
 
+@pytest.mark.crash
 def test_captions_wait_for_the_disk_and_count_from_the_epoch_they_were_found_in(tmp_path, monkeypatch):
     """The line that was torn is cut off: everything behind it would be lost to a resumed run."""
     import engine.dataset.history as history
@@ -247,6 +248,9 @@ def test_events_are_kept_while_the_disk_is_full_and_written_after(home, expected
             if not room:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return self.file.write(data)
+
+        def fileno(self) -> int:
+            return self.file.fileno()
 
         def close(self) -> None:
             self.file.close()

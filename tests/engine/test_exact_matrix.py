@@ -91,9 +91,9 @@ def stop_at(home, config, moment, accumulation, wanted):
     [
         ("adamw", 1, (("picture", 4),), (("picture", 3),)),
         ("adamw8bit", 4, (("state", 2),), ()),
-        ("adafactor", 1, (("lora", 2),), ()),
-        ("prodigy", 4, (("micro", 7),), ()),
-        ("adamw_schedulefree", 1, (("epoch", 2),), ()),
+        pytest.param("adafactor", 1, (("lora", 2),), (), marks=pytest.mark.crash),
+        pytest.param("prodigy", 4, (("micro", 7),), (), marks=pytest.mark.crash),
+        pytest.param("adamw_schedulefree", 1, (("epoch", 2),), (), marks=pytest.mark.crash),
     ],
 )
 def test_an_interrupted_run_leaves_what_an_uninterrupted_one_does(optimizer, accumulation, frozen, stopped, tmp_path):

@@ -103,7 +103,7 @@ def loras() -> dict[str, tuple[bytes, str]]:
         "alpha-nan": (save(lora(alpha=torch.tensor(nan))), "alpha holds values"),
         "alpha-of-two": (save(lora(alpha=torch.ones(2))), r"alpha is \(2,\), wanted one number"),
         "too-wide": (save(lora(alpha=torch.tensor(1e300, dtype=torch.float64))), "alpha holds values"),
-        "rank-0": (save(lora(rank=0)), "do not multiply"),
+        "rank-0": (save(lora(rank=0)), "is empty"),
         "ranks-differ": (save(lora(up=torch.ones(8, 3))), r"down \(2, 8\) and up \(8, 3\) do not multiply"),
         "convolution": (save(lora(down=torch.ones(2, 8, 1, 1))), "do not multiply"),
         "vector": (save(lora(down=torch.ones(2))), "do not multiply"),

@@ -7,7 +7,13 @@ from typing import Any, get_type_hints
 
 from engine.events import EVENT_TYPES, Event
 
-_VALUES: dict[Any, Any] = {int: 3, float: 1.5, str: "a", tuple[str, ...]: ("memory.blocks_to_swap = 24",)}
+_VALUES: dict[Any, Any] = {
+    int: 3,
+    float: 1.5,
+    str: "a",
+    tuple[str, ...]: ("memory.blocks_to_swap = 24",),
+    tuple[int, ...]: (3, 4),
+}
 _SPECIAL = {"kind": "epoch", "level": "info", "path": "/runs/a/a.safetensors", "factor": 2.0}
 
 

@@ -20,8 +20,10 @@ from engine.models.header import parse_header
 from engine.models.tokenizer_files import find_clip_files, find_t5_files
 from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
 from engine.training.checkpoint import load_newest
+from engine.training.faults import read_skips
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 from engine.training.products import read_products
+from engine.training.record import PictureMark, Record, load_record, save_record
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch
 
 _JSON = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
@@ -220,7 +222,37 @@ def _products(data: bytes) -> None:
     assert_harmless(remark)
 
 
+def _skips(data: bytes) -> None:
+    assert all(type(step) is int for step in read_skips(as_file(data, "faults.jsonl")))
+
+
+def _record(data: bytes) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    folder = scratch() / "records"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{digest[:16]}.json"
+    path.write_bytes(data)
+    try:
+        load_record(folder, digest)
+    finally:
+        path.unlink()
+
+
+def _record_seeds() -> list[bytes]:
+    mark = PictureMark("ab", (1, 2, 3), 1, False)
+    made = Record({"name": "cat"}, {"t5": ("t5.safetensors", "cd")}, {"1/a.png": mark}, {"torch": "2"})
+    folder = scratch() / "made"
+    digest = save_record(folder, made)
+    return [(folder / f"{digest[:16]}.json").read_bytes()]
+
+
 TARGETS = (
+    Target(
+        "faults", _skips, (),
+        lambda: [b'{"step": 3, "action": "skipped"}\n', b'{"step": 4, "action": "stopped", "back_to": 2}\n'],
+        ("engine.training.faults.read_skips",),
+    ),
+    Target("record", _record, (), _record_seeds, ("engine.training.record.load_record",), (b"[" * 100_000,)),
     Target(
         "header", _header, (ModelFileError,), _safetensors_seeds,
         ("engine.models.header.parse_header", "engine.models.header.read_header"),
@@ -235,7 +267,9 @@ TARGETS = (
         ("engine.models.detect.detect", "engine.models.parts.stated_params"),
     ),
     Target(
-        "state", _state, (RunError,), _state_seeds, ("engine.training.checkpoint.load_newest",),
+        "state", _state, (RunError,), _state_seeds,
+        ("engine.training.checkpoint.load_newest", "engine.training.generations.read_newest",
+         "engine.sealed.unsealed"),
         (b'S{"format": 2, "identity": {}, "optimizer": {}, "place": {"step": 1.5}}',
          b'S{"format": 2, "identity": [], "optimizer": {}, "place": []}', b"S" + b"[" * 100_000, b"L{}"),
     ),
@@ -259,7 +293,7 @@ TARGETS = (
     ),
     Target(
         "products", _products, (), lambda: [b'{"kind": "int8", "linears": {"a": [true, false]}}'],
-        ("engine.training.products._read",),
+        ("engine.training.products.read_products",),
         (b"[" * 100_000,),
     ),
 )  # fmt: skip

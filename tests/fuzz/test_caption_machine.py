@@ -135,7 +135,7 @@ class CaptionEdits(RuleBasedStateMachine):
     def keeps(self) -> None:
         """What the screen does every second: drafts go to the session's file."""
         self.desk.tend(None)
-        wait(self.desk._keeper.writes, WAIT_S)
+        wait(self.desk.keeper.writes, WAIT_S)
         self.kept = {name: max(0, len(texts) - 1) for name, texts in self.versions.items()}
 
     @rule(name=NAMES, mine=st.booleans())
@@ -177,8 +177,8 @@ class CaptionEdits(RuleBasedStateMachine):
         self.counts["kills"] += 1
         with Seams([self.folder], at):
             self.desk.save_all()
-            self.desk._keeper.keep()
-            wait([*self.desk._writes, *self.desk._keeper.writes], WAIT_S)
+            self.desk.keeper.keep()
+            wait([*self.desk._writes, *self.desk.keeper.writes], WAIT_S)
         self.desk._pool.shutdown()
         self.session = load_session(self.session_file)
         for name, texts in self.versions.items():

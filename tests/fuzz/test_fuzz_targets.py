@@ -55,8 +55,6 @@ NO_TARGET = {
     "engine.dataset.decoder_child": "requests of our own parent; hostile pictures have tests of their own",
     "engine.hardware.software": "lines of our own child, which runs our own module",
     "engine.memory.pinned": "memory of our own making",
-    "profiles.presets": "the demonstration's file, which ships",
-    "profiles.starters": "files that ship",
     "tui.widgets.plot": "arrays of our own, filled from checked events",
 }
 """Modules that read bytes and have no target, with the reason."""

@@ -101,6 +101,7 @@ def test_a_dataset_of_them_is_checked_to_its_end(tmp_path: Path) -> None:
     figure("captions", "hostile captions that became what they must", f"{len(CAPTIONS)} of {len(CAPTIONS)}: {kinds}")
 
 
+@pytest.mark.crash
 async def test_looking_at_them_in_the_editor_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through all captions, into the editor and out again, on a small screen."""
     monkeypatch.chdir(tmp_path)

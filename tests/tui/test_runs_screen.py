@@ -195,7 +195,9 @@ async def test_one_key_resumes_a_run_however_it_ended(state: str, work: Path) ->
     for event in ending.get(state, []):
         log.append(event)
     log.close()
-    app = KilnApp(Workplace(work))
+    place = Workplace(work)
+    place.session.offered = str(folder.root)  # the workbench would ask for the one that broke off
+    app = KilnApp(place)
     async with app.run_test(size=(100, 30)) as pilot:
         screen = await runs_of(pilot)
         await go_to(pilot, screen, "cat1")

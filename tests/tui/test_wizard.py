@@ -269,7 +269,10 @@ def test_this_machine_can_be_read_and_planned_for(form: SetupForm, scan: Scan) -
     assert places[0].sentence and all(place.name for place in places)
 
 
-def test_what_earlier_runs_needed_on_this_machine_counts(form: SetupForm, scan: Scan) -> None:
+def test_what_earlier_runs_needed_on_this_machine_counts(
+    form: SetupForm, scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # other tests' runs are newer than this one's
     planner = Profiles()
     place = planner.places(form.folder / "cache", form.folder / "runs")[0]
     asked = question(form, form.check(), scan, answered(), place.device, NOW)
