@@ -24,8 +24,9 @@ class ValidationConfig(Part):
     none of fewer. Near-duplicates stay on one side. Which ones depends on the pictures alone."""
     folder: Path | None = None
     """A folder of held-out pictures with captions of its own; then none are set aside."""
-    every_epochs: Literal["auto"] | CountOrZero = "auto"
-    """Measure at the end of every so many epochs; auto keeps within ``budget``, 0 measures never."""
+    every_epochs: Literal["auto"] | CountOrZero = 0
+    """Measure at the end of every so many epochs; auto keeps within ``budget``, 0 measures never, and sets no
+    pictures aside."""
     every_steps: CountOrZero = 0
     """Measure in between as well."""
     budget: Annotated[float, Field(gt=0.0, le=100.0)] = 0.05

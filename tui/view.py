@@ -16,6 +16,7 @@ from pathlib import PurePath
 from statistics import fmean, median
 
 from engine.events import (
+    Advised,
     CaptionsTaken,
     Changed,
     CheckpointSaved,
@@ -339,6 +340,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")
+    elif isinstance(event, Advised):
+        _log(view, at, "warning" if event.over else "info", event.text)
     elif isinstance(event, CaptionsTaken):
         view.captions_taken |= dict.fromkeys(event.names, event.epoch)
         _log(view, at, "info", _taken_text(event))

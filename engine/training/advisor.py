@@ -1,11 +1,12 @@
 """The advisor: from what was measured to a verdict, a range of epochs, and why. Pure and torch-free.
 
-Its rules, each with its evidence (docs/sweet-spot.md has the runs):
+Its rules (docs/sweet-spot.md has the recorded runs, and how often the range held the best epoch):
 
 1. The loss on held-out pictures with fixed noise decides. Its bottom is where generalising ends; the training loss,
    the gap between the two and the drift only ever move one way and find nothing by themselves.
-2. A bottom is flat: every epoch within the curve's own noise, or within a small part of what was gained, is as good.
-   So a range is advised, and in it the earliest epoch, whose drift is the least.
+2. A bottom is flat: every epoch within the curve's own noise is as good. So a range is advised that begins with the
+   earliest of those, whose drift is the least, and spans a quarter of the measurements, since samples go on growing
+   stronger after the loss has stopped falling.
 3. The best epochs are over once the loss has stayed above the bottom by more than noise, ``patience`` times in a row.
 4. What cannot be known is said: no held-out pictures, too few of them, too few measurements, no gain beyond noise.
 """
@@ -25,6 +26,12 @@ FLAT = 0.03
 
 NOISES = 2.0
 """Standard deviations of the curve's noise that a difference must exceed to count."""
+
+DISAGREEING = 0.25
+"""Part of the pictures' disagreement that counts as noise too."""
+
+WIDTH = 0.25
+"""The range's part of all measurements."""
 
 FEWEST = 4
 """Measurements, the base included, below which no bottom is looked for."""
@@ -128,19 +135,20 @@ def _by_held_out(held: Sequence[Measured], measured: Sequence[Measured], stop: S
         return Advice("unclear", reasons=("Too few measurements yet.", *doubts))
     if loss.gain <= NOISES * loss.noise:
         return _nothing_learned(loss, doubts)
-    first, last = _range(loss)
+    first, best, last = _range(loss, held)
     tolerance = _tolerance(loss, stop)
     bottom, newest = loss.bottom, len(loss.values) - 1
     worse = [loss.values[number] > loss.smooth[bottom] + tolerance for number in range(bottom + 1, newest + 1)]
     over = len(worse) >= stop.patience and all(worse[-stop.patience :]) and loss.epochs[newest] >= stop.min_epochs
     falling = bottom >= newest - 1 and loss.smooth[-2] - loss.smooth[-1] > loss.noise / 2
-    verdict = "over" if over else "under" if falling else "in range" if newest <= last else "unclear"
+    as_good = loss.smooth[newest] <= loss.smooth[bottom] + tolerance
+    verdict = "over" if over else "under" if falling else "in range" if as_good else "unclear"
     reasons = [_course(loss, bottom, verdict), *_bands(held, bottom), *_gap(measured, bottom), *doubts]
     if len(loss.values) - bottom <= stop.patience and not over:
         sure = "unsure" if verdict == "under" else sure
     return Advice(
-        verdict, loss.epochs[first], loss.epochs[last], loss.epochs[first], over, sure, tuple(reasons),
-        _next_time(loss, first, last, verdict, measured),
+        verdict, loss.epochs[first], loss.epochs[last], loss.epochs[best], over, sure, tuple(reasons),
+        _next_time(loss, best, verdict, measured),
     )  # fmt: skip
 
 
@@ -161,15 +169,30 @@ def _tolerance(loss: Curve, stop: StopConfig) -> float:
     return max(NOISES * loss.noise, (stop.worse_by or FLAT) * loss.gain)
 
 
-def _range(loss: Curve) -> tuple[int, int]:
-    """Numbers of the first and last measurement that are as good as the bottom, with no worse one between."""
-    limit = loss.smooth[loss.bottom] + max(loss.noise, FLAT * loss.gain)
-    first = last = loss.bottom
-    while first > 1 and loss.smooth[first - 1] <= limit:
-        first -= 1
-    while last < len(loss.smooth) - 1 and loss.smooth[last + 1] <= limit:
-        last += 1
-    return first, last
+def _range(loss: Curve, held: Sequence[Measured]) -> tuple[int, int, int]:
+    """Numbers of the first, the best and the last measurement of the range: a quarter of the curve, from just before
+    the earliest that is as good as the bottom, which is the best.
+
+    As good: above it by no more than the noise from one measurement to the next, and a little of what the pictures
+    disagree on (the standard error of the difference between the two, picture by picture).
+    """
+    bottom, end = loss.bottom, len(loss.smooth) - 1
+    best = next(
+        number
+        for number in range(1, end + 1)
+        if loss.smooth[number] - loss.smooth[bottom]
+        <= NOISES * loss.noise + DISAGREEING * _disagreement(held[number], held[bottom])
+    )
+    width = max(2, round(WIDTH * end))
+    last = min(end, max(1, best - 1) + width - 1)
+    return max(1, last - width + 1), best, last
+
+
+def _disagreement(one: Measured, two: Measured) -> float:
+    """Standard error of the mean difference between two measurements, over the pictures."""
+    pairs = zip(one.held_out_pictures, two.held_out_pictures, strict=False)
+    differences = [a - b for a, b in pairs]
+    return statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
 
 
 def _course(loss: Curve, bottom: int, verdict: str) -> str:
@@ -214,12 +237,12 @@ _STRONGER = (
 )
 
 
-def _next_time(loss: Curve, first: int, last: int, verdict: str, measured: Sequence[Measured]) -> tuple[str, ...]:
+def _next_time(loss: Curve, best: int, verdict: str, measured: Sequence[Measured]) -> tuple[str, ...]:
     if verdict == "under":
         return ("Train longer, or raise optimizer.learning_rate a little.",)
     if verdict != "over":
         return ()
-    at = loss.epochs[first]
+    at = loss.epochs[best]
     changes = [f"About {at} epochs are enough at this rate."]
     if len(loss.epochs) > 8 and loss.bottom <= len(loss.epochs) // 6:
         changes.append("The bottom came early: half the learning rate leaves more time and is often better.")

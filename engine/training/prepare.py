@@ -161,10 +161,11 @@ def prepare(
     """
     store = open_store(config)
     held_out: tuple[Sample, ...] = ()
+    seen = samples
     with Decoder(config.dataset.max_megapixels) as scanner:
         if not samples:
-            found = scan(config, scanner, events, history.latest() if history else None)
-            samples, held_out = split(found, config, scanner, events)
+            seen = scan(config, scanner, events, history.latest() if history else None)
+            samples, held_out = split(seen, config, scanner, events)
     order = Order(samples, config, compute.processes)
     for epoch, texts in sorted(history.epochs.items() if history else ()):
         order.take(epoch, {s.index: texts[str(s.path)] for s in samples if str(s.path) in texts})
@@ -188,7 +189,7 @@ def prepare(
     if store.damaged:
         events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
     versions = {"device": compute.name, "precision": compute.precision, "processes": str(compute.processes)}
-    record = take_record(config, order.samples, versions)
+    record = take_record(config, seen, versions)
     return Prepared(base, order, store, latents, texts, identity(config, base, order, compute), record, measured)
 
 

@@ -45,15 +45,15 @@ def test_likeness_is_passed_on():
     ("pictures", "count"), [(0, 0), (1, 0), (11, 0), (12, 3), (16, 3), (20, 4), (24, 5), (40, 8), (500, 8)]
 )
 def test_auto_takes_a_fifth_from_twelve_on(pictures, count):
-    assert wanted(ValidationConfig(), pictures) == count
+    assert wanted(ValidationConfig(every_epochs="auto"), pictures) == count
 
 
 def test_what_was_asked_for_leaves_one_to_train_on():
-    assert wanted(ValidationConfig(held_out=5), 3) == 2
-    assert wanted(ValidationConfig(held_out=0), 100) == 0
+    assert wanted(ValidationConfig(every_epochs=1, held_out=5), 3) == 2
+    assert wanted(ValidationConfig(every_epochs=1, held_out=0), 100) == 0
     assert wanted(ValidationConfig(every_epochs=0), 100) == 0
     assert wanted(ValidationConfig(every_epochs=0, every_steps=10), 100) == 8
-    assert wanted(ValidationConfig(folder="somewhere"), 100) == 0
+    assert wanted(ValidationConfig(every_epochs=1, folder="somewhere"), 100) == 0
 
 
 @given(
@@ -91,7 +91,7 @@ def test_a_renamed_dataset_is_split_the_same(tmp_path):
     for number, picture in enumerate(sorted(here.glob("*.png"), reverse=True)):
         (there / f"x{number:02d}.png").write_bytes(picture.read_bytes())
         (there / f"x{number:02d}.txt").write_text(picture.with_suffix(".txt").read_text())
-    config = ValidationConfig(held_out=3)
+    config = ValidationConfig(every_epochs=1, held_out=3)
     with Decoder() as decoder:
         first, second = (set_aside(scanned(folder), config, decoder) for folder in (here, there))
     assert len(first[1]) == 3 and len(first[0]) == 13
@@ -104,7 +104,7 @@ def test_a_copy_of_a_picture_stays_on_its_side(tmp_path):
         (folder / f"copy-{picture.name}").write_bytes(picture.read_bytes())
         (folder / f"copy-{picture.stem}.txt").write_text("the same again")
     with Decoder() as decoder:
-        training, held = set_aside(scanned(folder), ValidationConfig(held_out=4), decoder)
+        training, held = set_aside(scanned(folder), ValidationConfig(every_epochs=1, held_out=4), decoder)
     assert len(held) == 4 and len(training) == 20
     assert {s.content_hash for s in held}.isdisjoint(s.content_hash for s in training)
 
@@ -119,7 +119,7 @@ def test_regularization_pictures_are_all_trained_on(tmp_path):
     )
     with Decoder() as decoder:
         samples = scan_dataset(dataset, decoder).samples
-        training, held = set_aside(samples, ValidationConfig(), decoder)
+        training, held = set_aside(samples, ValidationConfig(every_epochs="auto"), decoder)
     assert len(held) == 3 and not any(sample.regularization for sample in held)
     assert sum(sample.regularization for sample in training) == 8
 

@@ -13,7 +13,7 @@ from engine.run import Run
 from engine.training.flow import noisy, velocity_target
 from engine.training.validation import silenced, update_sizes
 
-MEASURED = {"folder": DEMO / "held_out", "budget": 50.0}
+MEASURED = {"folder": DEMO / "held_out", "every_epochs": "auto", "budget": 50.0}
 
 
 def final(run):
@@ -161,7 +161,13 @@ def test_a_lora_that_does_nothing_is_said_early(tmp_path, monkeypatch):
 
 def test_pictures_set_aside_are_not_trained_on(tmp_path):
     pictures(tmp_path / "data", 16)
-    run = finish(Run(pocket_config(tmp_path, validation={"held_out": 3, "budget": 50.0}, training={"epochs": 1})))
+    run = finish(
+        Run(
+            pocket_config(
+                tmp_path, validation={"held_out": 3, "every_epochs": "auto", "budget": 50.0}, training={"epochs": 1}
+            )
+        )
+    )
     said = next(event.text for event in told(run, Log) if "held out to measure on" in event.text)
     assert said.startswith("3 pictures") and len(told(run, StepDone)) == 7  # 13 pictures, two a step
     assert len(told(run, Measured)[0].held_out_pictures) == 3
