@@ -61,3 +61,8 @@ class Advised:
     best: int
     text: str
     over: bool = False
+
+    @property
+    def level(self) -> str:
+        """How urgent it is in a log."""
+        return "warning" if self.over else "info"

@@ -340,12 +340,10 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")
-    elif isinstance(event, Advised):
-        _log(view, at, "warning" if event.over else "info", event.text)
     elif isinstance(event, CaptionsTaken):
         view.captions_taken |= dict.fromkeys(event.names, event.epoch)
         _log(view, at, "info", _taken_text(event))
-    elif isinstance(event, Log):
+    elif isinstance(event, Log | Advised):
         _log(view, at, event.level, event.text)
     elif isinstance(event, Changed):
         _log(view, at, "warning" if event.meaning == "course" else "info", f"changed since the last state: {event}")

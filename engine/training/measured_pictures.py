@@ -14,6 +14,7 @@ from engine.dataset.decoder import Decoder
 from engine.dataset.held_out import set_aside
 from engine.dataset.scan import Sample, scan_dataset
 from engine.events import EventLog, Log
+from engine.text import safe_text
 from engine.training.measuring_plan import Plan, plan_measuring
 
 PLAIN_PROMPTS = (
@@ -89,7 +90,7 @@ def split(
         return tuple(samples), found.samples
     training, held = set_aside(samples, validation, decoder)
     if held:
-        names = ", ".join(sample.name for sample in held)
+        names = safe_text(", ".join(sample.name for sample in held), 400)
         events.append(Log("info", f"{len(held)} pictures are held out to measure on (validation.held_out): {names}"))
     return training, held
 

@@ -73,8 +73,8 @@ def test_the_loss_is_the_plain_mean_of_squared_errors(tmp_path, monkeypatch):
     kits = []
     begin = measurer.Measurer.begin
 
-    def noted(self):
-        begin(self)
+    def noted(self, *rest):
+        begin(self, *rest)
         kits.append((self.kit, self.chosen, self._known(self.chosen.held_out)))
         kits.append(_alone(*kits[0], self.config.seed))
 
