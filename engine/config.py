@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from engine.config_measuring import StopConfig, ValidationConfig
 from engine.config_memory import Checkpointing, MemoryConfig, kohya_blocks
 from engine.config_part import Count, CountOrZero, Fraction, NonNegative, Part, Positive, Side
 
@@ -19,7 +20,7 @@ __all__ = [
     "CONFIG_VERSION", "LORA_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero", "DatasetConfig",
     "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative", "ObjectiveConfig",
     "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig", "SavingConfig",
-    "ScheduleConfig", "TrainingConfig", "kohya_blocks",
+    "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig", "kohya_blocks",
 ]  # fmt: skip
 """Every table, and what its values are made of, is imported from here, wherever it is defined."""
 
@@ -274,6 +275,9 @@ class PromptConfig(Part):
     """One sample picture."""
 
     prompt: str
+    kind: Literal["", "caption", "scene", "off-domain", "no trigger"] = ""
+    """What the picture is evidence of: a training caption; the trigger in a new scene; the trigger in something quite
+    different (does it still obey?); no trigger (has the base changed?). Empty for any other."""
     seed: CountOrZero = 0
     width: Annotated[int, Field(ge=16, le=4096)] | None = None
     height: Annotated[int, Field(ge=16, le=4096)] | None = None
@@ -306,6 +310,9 @@ class SavingConfig(Part):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     layouts: Annotated[tuple[Literal["kohya", "diffusers"], ...], Field(min_length=1)] = ("kohya",)
     keep_states: Count = 2
+    keep_loras: CountOrZero = 0
+    """Newest LoRA files of epochs and steps to keep; 0 keeps all. The recommended epoch and its neighbours, and what
+    was saved by hand, are kept in any case."""
     title: str = ""
     author: str = ""
     include_prompts: bool = False
@@ -340,6 +347,8 @@ class RunConfig(Part):
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
     memory: MemoryConfig = MemoryConfig()
+    validation: ValidationConfig = ValidationConfig()
+    stop: StopConfig = StopConfig()
     sampling: SamplingConfig = SamplingConfig()
     saving: SavingConfig = SavingConfig()
     faults: FaultsConfig = FaultsConfig()

@@ -20,6 +20,8 @@ from engine.event_values import checked, hints_of
 from engine.events_faults import HostMemoryLow as HostMemoryLow
 from engine.events_faults import LossSpiked as LossSpiked
 from engine.events_faults import StepBroken as StepBroken
+from engine.events_measured import Advised as Advised
+from engine.events_measured import Measured as Measured
 from engine.events_memory import DiskTight as DiskTight
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
@@ -162,6 +164,8 @@ Event = (
     | HostMemoryLow
     | StopPlanned
     | CaptionsTaken
+    | Measured
+    | Advised
     | Log
     | RunFailed
     | RunDone
@@ -172,7 +176,7 @@ EVENT_TYPES: dict[str, type[Any]] = {
     for kind in (
         RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
         MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken, LossSpiked, HostMemoryLow,
-        StopPlanned, CaptionsTaken, Log, RunFailed, RunDone,
+        StopPlanned, CaptionsTaken, Measured, Advised, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 

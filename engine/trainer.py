@@ -31,6 +31,7 @@ from engine.training.keeper import Keeper, due
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
+from engine.training.measurer import Measurer
 from engine.training.nonfinite import Corrupted, NonFinite
 from engine.training.patience import Patience
 from engine.training.prepare import Base, Prepared, Stopped, check_base, prepare
@@ -69,6 +70,7 @@ class Trainer:
     ladder: Ladder
     stepper: Stepper
     keeper: Keeper
+    measurer: Measurer
     takes: Takes
     patience: Patience
     faults: Faults
@@ -104,6 +106,7 @@ class Trainer:
                 place = state.place if state else Place()
                 return Outcome("stopped", place.step, place.epoch, "", place.elapsed_s)
             self.ledger.start(self.ledger.place)
+            self.measurer.begin(self.folder.events, self.ledger.place.step)
             if self.keeper.samples_missing():
                 self.patience.persist(self.keeper.sample)
             self.enter("training")
@@ -153,6 +156,7 @@ class Trainer:
             undo=self.kit.lora.zero_grad,
         )
         self.kit.painter.spare = self._without_states
+        self.measurer = Measurer(config, self.kit, prepared.measured, events, self.enter)
         self.faults = Faults(config, self.keeper, events)
         self.takes = Takes(self.keeper, self.history, self.control)
         if compute.is_main:
@@ -358,6 +362,11 @@ class Trainer:
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
         place, saving = self.ledger.place, self.config.saving
+        if self.measurer.due(place.step, place.epoch, epoch_over):
+            self.ledger.flush()
+        if self.measurer.after(place.step, place.epoch, epoch_over):
+            # Several processes agree on a stop between two steps: theirs is one epoch later.
+            self.control.plan_stop(place.epoch + (self.kit.compute.processes > 1))
         if self.keeper.samples_due(epoch_over):
             self.patience.persist(self.keeper.sample)
         # Saving comes last: a state says that everything of its step is done.

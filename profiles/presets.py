@@ -82,7 +82,7 @@ def _pocket() -> Preset:
     table = parse_toml(read_text(FOLDER / "demo.toml"), FOLDER / "demo.toml")
     for key in ("version", "name", "seed"):
         del table[key]
-    del table["dataset"]["folders"], table["dataset"]["captions"]
+    del table["dataset"]["folders"], table["dataset"]["captions"], table["validation"]["folder"]
     for prompt in table["sampling"]["prompts"]:
         prompt["prompt"] = prompt["prompt"].replace(DEMO_TRIGGER, TRIGGER)
     about = "the tiny model that ships with lorakiln: trains in about a minute, on a processor"

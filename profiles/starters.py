@@ -38,6 +38,7 @@ def demo_config(runs_dir: Path) -> RunConfig:
     values["dataset"]["folders"] = [
         {**folder, "path": POCKET / "demo" / folder["path"]} for folder in values["dataset"]["folders"]
     ]
+    values["validation"]["folder"] = POCKET / "demo" / values["validation"]["folder"]
     return RunConfig.model_validate(values)
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from engine.commands import Command
 from engine.events import (
+    Advised,
     CaptionsTaken,
     Changed,
     CheckpointSaved,
@@ -24,6 +25,7 @@ from engine.events import (
     HostMemoryLow,
     Log,
     LossSpiked,
+    Measured,
     MemoryHeld,
     MemorySampled,
     Probed,
@@ -65,6 +67,8 @@ _TOPICS: dict[type[object], frozenset[str]] = {
     HostMemoryLow: frozenset({"log"}),
     Progress: frozenset({"stage"}),
     CaptionsTaken: frozenset({"captions", "log"}),
+    Measured: frozenset(),
+    Advised: frozenset({"log"}),
     Log: frozenset({"log"}),
     Changed: frozenset({"log"}),
     StopPlanned: frozenset({"state", "log"}),

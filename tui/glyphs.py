@@ -38,8 +38,8 @@ UNICODE = Glyphs(
     ascii=False,
     states={
         "new": "○", "preparing": "◌", "caching": "◌", "loading": "◌", "training": "●", "paused": "‖",
-        "released": "▯", "sampling": "◆", "saving": "▼", "finished": "✓", "stopped": "■", "failed": "✗",
-        "interrupted": "!",
+        "released": "▯", "sampling": "◆", "measuring": "≈", "saving": "▼", "finished": "✓", "stopped": "■",
+        "failed": "✗", "interrupted": "!",
     },
     full="█", empty="░", bar="━", rail="─", saved="◆", saved_step="◇", tick="╵", done="✓",
     running="▸", waiting="·", warning="!", error="✗", dot="·", arrow="→", ellipsis="…", degree="°",
@@ -49,8 +49,8 @@ ASCII = Glyphs(
     ascii=True,
     states={
         "new": "o", "preparing": "~", "caching": "~", "loading": "~", "training": "*", "paused": "=",
-        "released": "_", "sampling": "%", "saving": "v", "finished": "+", "stopped": "#", "failed": "X",
-        "interrupted": "!",
+        "released": "_", "sampling": "%", "measuring": "?", "saving": "v", "finished": "+", "stopped": "#",
+        "failed": "X", "interrupted": "!",
     },
     full="#", empty=".", bar="=", rail="-", saved="*", saved_step="o", tick="'", done="+",
     running=">", waiting=".", warning="!", error="X", dot="-", arrow="->", ellipsis="...", degree=" ",

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from statistics import fmean, median
 
 from engine.events import (
+    Advised,
     CaptionsTaken,
     Changed,
     CheckpointSaved,
@@ -61,9 +62,9 @@ RESUMABLE_STATES = frozenset({"stopped", "failed", "interrupted"})
 """How a run that can be gone on with has ended; interrupted is one that did not say so."""
 
 LIVE_STATES = frozenset(
-    {"new", "preparing", "caching", "loading", "training", "paused", "released", "sampling", "saving"}
+    {"new", "preparing", "caching", "loading", "training", "paused", "released", "sampling", "measuring", "saving"}
 )
-BUSY_STATES = frozenset({"training", "sampling", "saving", "finished", "stopped", "failed"})
+BUSY_STATES = frozenset({"training", "sampling", "measuring", "saving", "finished", "stopped", "failed"})
 """States that come and go with every epoch, or that another line tells of: not worth a log line of their own."""
 
 NEARLY_FULL_GB = 0.3
@@ -279,7 +280,7 @@ def _spend(view: RunView, at: float) -> None:
     spent = at - view.last_time if view.last_time else 0.0
     if 0 < spent <= LONGEST_SILENCE_S:
         view.seconds[view.state] = view.seconds.get(view.state, 0.0) + spent
-        if view.state in ("sampling", "saving") and view.recent:
+        if view.state in ("sampling", "measuring", "saving") and view.recent:
             view.overhead_s += spent
     view.last_time = at
 
@@ -342,7 +343,7 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
     elif isinstance(event, CaptionsTaken):
         view.captions_taken |= dict.fromkeys(event.names, event.epoch)
         _log(view, at, "info", _taken_text(event))
-    elif isinstance(event, Log):
+    elif isinstance(event, Log | Advised):
         _log(view, at, event.level, event.text)
     elif isinstance(event, Changed):
         _log(view, at, "warning" if event.meaning == "course" else "info", f"changed since the last state: {event}")

@@ -107,6 +107,11 @@ class Control:
         """
         self.stop_epoch = planned_stop(path)
 
+    def plan_stop(self, epoch: int) -> None:
+        """Plan a stop at the end of ``epoch``, unless an earlier one is planned."""
+        if not 0 < self.stop_epoch <= epoch:
+            self._plan(epoch)
+
     def _plan_at(self, epoch: int) -> None:
         if epoch < self.epoch:
             self.events.append(Log("warning", f"Epoch {epoch} is over; stopping after epoch {self.epoch} instead"))

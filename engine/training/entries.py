@@ -49,6 +49,10 @@ class Entries:
             rows.append(entry["mean"] + entry["std"] * noise)
         return torch.stack(rows)
 
+    def mean_latents(self, view: View) -> Tensor:
+        """Latents (C, h, w) float32 of one picture without a draw: the mean of its posterior."""
+        return self._read(self.latents[view], view.sample.name)["mean"]
+
     def batch_text(self, captions: list[str]) -> TextEmbeds:
         """Embeddings of ``captions`` stacked along the batch."""
         rows = [self._read(self.texts[caption], f"caption {caption!r}") for caption in captions]

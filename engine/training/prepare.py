@@ -30,6 +30,7 @@ from engine.models.family import Family, family_of
 from engine.models.header import file_fingerprint
 from engine.text import safe_text
 from engine.training.device import Compute
+from engine.training.measured_pictures import NOTHING, MeasuredPictures, choose_measured, split
 from engine.training.record import Record, take_record
 
 
@@ -70,6 +71,7 @@ class Prepared:
     texts: dict[str, str]
     identity: dict[str, str]
     record: Record
+    measured: MeasuredPictures = NOTHING
 
 
 def check_base(config: RunConfig) -> Base:
@@ -158,22 +160,28 @@ def prepare(
         Stopped: ``should_stop`` became true.
     """
     store = open_store(config)
+    held_out: tuple[Sample, ...] = ()
+    seen = samples
     with Decoder(config.dataset.max_megapixels) as scanner:
-        samples = samples or scan(config, scanner, events, history.latest() if history else None)
+        if not samples:
+            seen = scan(config, scanner, events, history.latest() if history else None)
+            samples, held_out = split(seen, config, scanner, events)
     order = Order(samples, config, compute.processes)
     for epoch, texts in sorted(history.epochs.items() if history else ()):
         order.take(epoch, {s.index: texts[str(s.path)] for s in samples if str(s.path) in texts})
+    measured = choose_measured(config, order, held_out) if compute.is_main else NOTHING
     views, captions = _unique(order, should_stop)
     if len(views) + len(captions) > 4 * len(samples):
         text = f"Crops, flips or captions vary: {len(views)} views and {len(captions)} captions are cached"
         events.append(Log("info", text))
     with DecoderPool(config.dataset.max_megapixels) as decoder:
+        views = list(dict.fromkeys([*views, *measured.views(config)]))
         latents = _latents(config, base, compute, views, store, decoder, events, should_stop)
     texts = embed_texts(
         config,
         base,
         compute,
-        captions | prompt_captions(config.sampling.prompts, config.sampling.cfg),
+        captions | prompt_captions(config.sampling.prompts, config.sampling.cfg) | measured.captions(config),
         store,
         events,
         should_stop,
@@ -181,8 +189,8 @@ def prepare(
     if store.damaged:
         events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
     versions = {"device": compute.name, "precision": compute.precision, "processes": str(compute.processes)}
-    record = take_record(config, order.samples, versions)
-    return Prepared(base, order, store, latents, texts, identity(config, base, order, compute), record)
+    record = take_record(config, seen, versions)
+    return Prepared(base, order, store, latents, texts, identity(config, base, order, compute), record, measured)
 
 
 def _unique(order: Order, should_stop: Callable[[], bool]) -> tuple[list[View], set[str]]:
@@ -307,6 +315,7 @@ def trained_settings(config: RunConfig) -> dict[str, Any]:
             "schedule": True,
             "training": True,
             "memory": {"precision", "compute"},
+            "validation": {"held_out"},
         },
         exclude={
             "dataset": {"folders": {"__all__": {"path"}}},

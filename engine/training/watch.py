@@ -41,7 +41,7 @@ HOT_C, HOTTEST_C = 80.0, 87.0
 """Degrees at which cards begin to lower their clocks; at the second all do."""
 
 LESS_POWER, BUSY_PERCENT = 0.9, 80.0
-ELSEWHERE = frozenset({"sampling", "caching"})
+ELSEWHERE = frozenset({"sampling", "measuring", "caching"})
 """Stages whose rungs change nothing for steps."""
 
 SHARE = 0.5

@@ -13,6 +13,10 @@ _VALUES: dict[Any, Any] = {
     str: "a",
     tuple[str, ...]: ("memory.blocks_to_swap = 24",),
     tuple[int, ...]: (3, 4),
+    tuple[float, ...]: (0.5, 0.25),
+    tuple[tuple[str, float], ...]: (("single", 0.5),),
+    float | None: 0.5,
+    bool: True,
 }
 _SPECIAL = {"kind": "epoch", "level": "info", "path": "/runs/a/a.safetensors", "factor": 2.0}
 

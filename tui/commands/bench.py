@@ -90,6 +90,7 @@ def _shortened(config: RunConfig, folder: Path, steps: int, keep: bool) -> RunCo
     values["runs_dir"] = config.runs_dir if keep else folder / "runs"
     values["training"] |= {"epochs": 0, "steps": WARM_UP + steps}
     values["sampling"] |= {"prompts": (), "at_start": False}
+    values["validation"] |= {"every_epochs": 0, "every_steps": 0}
     values["saving"] |= {"every_epochs": 0, "every_steps": 0}
     return RunConfig.model_validate(values)
 

@@ -51,6 +51,7 @@ def pilot_of(config: RunConfig, steps: int) -> RunConfig:
     training["steps"] = min(steps, training["steps"]) if training["steps"] else steps
     table["saving"] |= {"every_epochs": 0, "every_steps": 0}
     table["sampling"] |= {"every_epochs": 0, "every_steps": steps, "at_start": True}
+    table["validation"] |= {"every_epochs": 0, "every_steps": 0}
     return RunConfig.model_validate(table)
 
 

@@ -1,0 +1,100 @@
+"""The recorded runs: what is trained on, how hard, and which of them the advisor's rules may be tuned on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig
+from engine.models.pocket.concept import TRIGGER, concept_set
+from profiles.starters import POCKET, pocket_model
+
+EPOCHS = 40
+SCORED = 2
+"""Every second epoch is scored by the oracle, from the second on."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run.
+
+    Attributes:
+        tune: whether rules may be tuned on it; the others are looked at once the rules stand.
+        greedy: whether over-fitting is provoked: few pictures, a high rate, no regularization.
+        held_out: held-out pictures given as a folder; 0 lets the run set some of its own aside.
+    """
+
+    name: str
+    tune: bool
+    greedy: bool
+    pictures: int
+    rate: float
+    rank: int
+    seed: int
+    held_out: int = 0
+    regularization: bool = True
+    schedule: str = "constant"
+
+
+RUNS = (
+    Spec("calm-a", True, False, 16, 2e-3, 8, 1, schedule="cosine"),
+    Spec("calm-b", True, False, 24, 1e-3, 8, 2),
+    Spec("calm-c", True, False, 20, 3e-3, 4, 3, held_out=8, schedule="cosine"),
+    Spec("greedy-a", True, True, 5, 4e-3, 8, 4, held_out=8, regularization=False),
+    Spec("greedy-b", True, True, 12, 6e-3, 16, 5, regularization=False),
+    Spec("greedy-c", True, True, 8, 4e-3, 16, 6, held_out=6, regularization=False),
+    Spec("calm-d", False, False, 18, 2e-3, 16, 7),
+    Spec("calm-e", False, False, 24, 2e-3, 4, 8, held_out=8, schedule="cosine"),
+    Spec("calm-f", False, False, 14, 1.5e-3, 8, 9, held_out=6),
+    Spec("greedy-d", False, True, 6, 5e-3, 8, 10, held_out=8, regularization=False),
+    Spec("greedy-e", False, True, 16, 8e-3, 8, 11, regularization=False),
+    Spec("greedy-f", False, True, 5, 6e-3, 16, 12, held_out=6, regularization=False),
+)
+
+
+def lay_out(spec: Spec, folder: Path) -> RunConfig:
+    """Draw the run's pictures below ``folder`` and give its configuration."""
+    pictures = concept_set(spec.pictures + spec.held_out, seed=1000 + spec.seed)
+    _write(folder / "train", pictures[: spec.pictures])
+    validation: dict[str, Any] = {"every_epochs": 1, "budget": 100.0}
+    if spec.held_out:
+        _write(folder / "held_out", pictures[spec.pictures :])
+        validation["folder"] = folder / "held_out"
+    folders: list[dict[str, Any]] = [{"path": folder / "train"}]
+    if spec.regularization:
+        folders.append({"path": POCKET / "demo" / "regularization", "regularization": True})
+    else:
+        validation["prompts"] = [
+            "a red circle at the left on a white background",
+            "a blue square on a sky background",
+        ]
+    return RunConfig.model_validate(
+        {
+            "name": spec.name,
+            "seed": spec.seed,
+            "runs_dir": folder / "runs",
+            "cache_dir": folder / "cache",
+            "model": pocket_model() | {"t5_length": 20},
+            "dataset": {
+                "folders": folders,
+                "resolution": 64,
+                "buckets": {"min_side": 64, "max_side": 128, "step": 16},
+                "captions": {"trigger_word": TRIGGER},
+            },
+            "lora": {"rank": spec.rank},
+            "optimizer": {"learning_rate": spec.rate},
+            "schedule": {"name": spec.schedule, "warmup_steps": 5},
+            "training": {"epochs": EPOCHS, "batch_size": 4, "device": "cpu", "threads": 1},
+            "sampling": {"prompts": [], "width": 64, "height": 64, "steps": 8},
+            "saving": {"dtype": "float32", "every_epochs": 1},
+            "validation": validation,
+        }
+    )
+
+
+def _write(folder: Path, pictures: list[tuple[Any, str]]) -> None:
+    folder.mkdir(parents=True)
+    for number, (picture, caption) in enumerate(pictures):
+        picture.save(folder / f"{number:02d}.png")
+        (folder / f"{number:02d}.txt").write_text(caption)
