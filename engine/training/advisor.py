@@ -83,16 +83,21 @@ class Advice:
     changes: tuple[str, ...] = ()
 
     @property
+    def gist(self) -> tuple[str, int, int, int, bool]:
+        """What makes it another advice: percentages are news for a curve, not for a log."""
+        return self.verdict, self.first, self.last, self.best, self.over
+
+    @property
     def text(self) -> str:
         """The verdict in one sentence or two."""
         words = {
             "under": "Still learning",
-            "in range": "In the good range",
+            "in range": "No worse than the best so far",
             "over": "Past the good range",
             "unclear": "Unclear",
         }[self.verdict]
         span = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
-        range_ = f": epochs {span} are best so far, {self.best} the earliest good one" if self.best else ""
+        range_ = f": epochs {span} are advised, {self.best} the earliest good one" if self.best else ""
         return f"{words} ({self.sure}){range_}. {' '.join(self.reasons)}".strip()
 
     def of_epoch(self, epoch: int) -> str:

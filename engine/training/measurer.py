@@ -73,7 +73,7 @@ class Measurer:
         """The advice as things stand, told if it is another one than before."""
         before, self._advice = self._advice, advise(self.found, self.config.stop)
         advice, newest = self._advice, self.found[-1]
-        if self.config.stop.mode != "off" and advice != before:
+        if self.config.stop.mode != "off" and advice.gist != before.gist:
             self.events.append(
                 Advised(
                     newest.step,
