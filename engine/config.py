@@ -275,9 +275,6 @@ class PromptConfig(Part):
     """One sample picture."""
 
     prompt: str
-    kind: Literal["", "caption", "scene", "off-domain", "no trigger"] = ""
-    """What the picture is evidence of: a training caption; the trigger in a new scene; the trigger in something quite
-    different (does it still obey?); no trigger (has the base changed?). Empty for any other."""
     seed: CountOrZero = 0
     width: Annotated[int, Field(ge=16, le=4096)] | None = None
     height: Annotated[int, Field(ge=16, le=4096)] | None = None
@@ -310,9 +307,6 @@ class SavingConfig(Part):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     layouts: Annotated[tuple[Literal["kohya", "diffusers"], ...], Field(min_length=1)] = ("kohya",)
     keep_states: Count = 2
-    keep_loras: CountOrZero = 0
-    """Newest LoRA files of epochs and steps to keep; 0 keeps all. The recommended epoch and its neighbours, and what
-    was saved by hand, are kept in any case."""
     title: str = ""
     author: str = ""
     include_prompts: bool = False
