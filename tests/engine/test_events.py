@@ -75,7 +75,8 @@ def test_a_torn_last_line_is_ended_and_passed_over(tmp_path):
 @pytest.mark.parametrize("kind", sorted(EVENT_TYPES))
 def test_every_kind_of_event_survives_json(kind):
     values = {"int": 3, "float": 0.25, "str": "a\x1b[2Jb\u2028", "tuple[str, ...]": ("\udcff", "b")}
-    values["tuple[int, ...]"] = (1, 2**40)
+    values |= {"tuple[int, ...]": (1, 2**40), "tuple[float, ...]": (0.5, -1.0), "float | None": None, "bool": True}
+    values["tuple[tuple[str, float], ...]"] = (("single", 0.5), ("b", 2.0))
     cls = EVENT_TYPES[kind]
     event = cls(**{name: values[str(typ)] for name, typ in cls.__annotations__.items()})
     entry = Entry(7, 12.5, event)
