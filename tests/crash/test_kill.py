@@ -97,7 +97,7 @@ def kill_after(process: subprocess.Popen[str], step: int) -> bool:
 @pytest.mark.crash
 def test_captions_edited_around_kills_are_trained_on_as_written_down(tmp_path: Path) -> None:
     """The history alone gives the same bits: nothing depends on when a file was edited or a process killed."""
-    config = pocket_config(tmp_path, training={"state_every_steps": 2, "epochs": 6})
+    config = pocket_config(tmp_path, training={"state_every_steps": 2, "epochs": 20})
     save_config(config, tmp_path / "run.toml")
     process = start("train", str(tmp_path / "run.toml"))
     folder = tmp_path / "runs" / "test"
