@@ -14,7 +14,7 @@ from engine.training.advisor import Advice, advise
 from engine.training.kit import Kit
 from engine.training.measured_pictures import MeasuredPictures, caption_of, view_of
 from engine.training.optimizer import eval_weights
-from engine.training.validation import Drift, Known, Loss, measure_loss, update_sizes
+from engine.training.validation import Drift, Known, measure_loss, update_sizes
 
 EARLY = 100
 """The step after which the size of the update is told in any case: a LoRA that does nothing is seen there."""
@@ -44,6 +44,8 @@ class Measurer:
         self.events = events
         self.enter = enter
         self.found: list[Measured] = []
+        # Taken once: a picture that is edited or removed while the run goes on is measured as it was.
+        self._names = {sample.path: sample.content_hash for sample in (*chosen.held_out, *chosen.train)}
         self._advice = Advice("unclear")
         self._drift: Drift | None = None
 
@@ -137,8 +139,8 @@ class Measurer:
     def _measure(self, step: int, epoch: int, began: float) -> Measured:
         plan, kit = self.chosen.plan, self.kit
         held, train = (self._known(samples) for samples in (self.chosen.held_out, self.chosen.train))
-        held_loss = measure_loss(kit, held, plan.sigmas, plan.seeds, self.config.seed) if held else Loss()
-        train_loss = measure_loss(kit, train, plan.sigmas, 1, self.config.seed) if train else Loss()
+        held_loss = measure_loss(kit, held, plan.sigmas, plan.seeds, self.config.seed)
+        train_loss = measure_loss(kit, train, plan.sigmas, 1, self.config.seed)
         return Measured(
             step=step,
             epoch=epoch,
@@ -165,5 +167,5 @@ class Measurer:
         known = []
         for sample in samples:
             latents = entries.mean_latents(view_of(sample, self.config.dataset))
-            known.append(Known(sample.content_hash, latents, entries.batch_text([caption_of(sample, self.config)])))
+            known.append(Known(self._names[sample.path], latents, entries.batch_text([caption_of(sample, self.config)])))
         return known

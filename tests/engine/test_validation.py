@@ -171,3 +171,20 @@ def test_pictures_set_aside_are_not_trained_on(tmp_path):
     said = next(event.text for event in told(run, Log) if "held out to measure on" in event.text)
     assert said.startswith("3 pictures") and len(told(run, StepDone)) == 7  # 13 pictures, two a step
     assert len(told(run, Measured)[0].held_out_pictures) == 3
+
+
+def test_a_picture_removed_while_a_run_measures_on_it_ends_nothing(tmp_path, monkeypatch):
+    from engine.trainer import Trainer
+
+    own = pictures(tmp_path / "own", 3, "held_out")
+    step_of = Trainer._step
+
+    def removing(self, turn):
+        step_of(self, turn)
+        for picture in own.glob("*.png"):
+            picture.unlink()
+
+    monkeypatch.setattr(Trainer, "_step", removing)
+    run = finish(Run(pocket_config(tmp_path, validation=MEASURED | {"folder": own})))
+    assert run.exit_reason == "finished", told(run, RunFailed)
+    assert [len(m.held_out_pictures) for m in told(run, Measured)] == [3, 3, 3, 3]
