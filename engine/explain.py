@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.files import RunFolder, disk_error
 from engine.hardware.lost import chain, is_lost
+from engine.training.generations import next_step
 
 Told = tuple[str, str, str]
 """Title, detail and hint."""
@@ -109,15 +110,9 @@ def _explain_lost(err: BaseException, folder: RunFolder | None) -> Told:
     return title, f"{what} ({line})", f"{hint} This process cannot use the card any more: leave it first.{again}"
 
 
-def saved_step(folder: RunFolder | None) -> int:
-    """The step of the newest training state on the disk, by its name; 0 where there is none."""
-    names = [path.name.removeprefix("step-") for path in folder.states.glob("step-*")] if folder else []
-    return max((int(name) for name in names if name.isdecimal()), default=0)
-
-
 def _resume(folder: RunFolder | None) -> str:
     """How to go on, in a sentence with a blank before it; nothing where there is nothing to go on with."""
-    step = saved_step(folder)
+    step = next_step(folder.states) - 1 if folder else 0
     return (
         f" The state of step {step} stands: `kiln resume {folder.root}` goes on from it." if folder and step else ""
     )

@@ -167,5 +167,7 @@ class Measurer:
         known = []
         for sample in samples:
             latents = entries.mean_latents(view_of(sample, self.config.dataset))
-            known.append(Known(self._names[sample.path], latents, entries.batch_text([caption_of(sample, self.config)])))
+            known.append(
+                Known(self._names[sample.path], latents, entries.batch_text([caption_of(sample, self.config)]))
+            )
         return known
