@@ -15,12 +15,13 @@ from pydantic import Field, model_validator
 from engine.config_measuring import StopConfig, ValidationConfig
 from engine.config_memory import Checkpointing, MemoryConfig, kohya_blocks
 from engine.config_part import Count, CountOrZero, Fraction, NonNegative, Part, Positive, Side
+from engine.config_sampling import PROMPT_KINDS, PromptConfig, SamplingConfig
 
 __all__ = [
-    "CONFIG_VERSION", "LORA_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero", "DatasetConfig",
-    "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative", "ObjectiveConfig",
-    "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig", "SavingConfig",
-    "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig", "kohya_blocks",
+    "CONFIG_VERSION", "LORA_KINDS", "PROMPT_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero",
+    "DatasetConfig", "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative",
+    "ObjectiveConfig", "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig",
+    "SavingConfig", "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig", "kohya_blocks",
 ]  # fmt: skip
 """Every table, and what its values are made of, is imported from here, wherever it is defined."""
 
@@ -269,34 +270,6 @@ class TrainingConfig(Part):
         if not self.epochs and not self.steps:
             raise ValueError("epochs and steps are both 0: the run would have no end")
         return self
-
-
-class PromptConfig(Part):
-    """One sample picture."""
-
-    prompt: str
-    seed: CountOrZero = 0
-    width: Annotated[int, Field(ge=16, le=4096)] | None = None
-    height: Annotated[int, Field(ge=16, le=4096)] | None = None
-    """Floored to multiples of 16; unset takes ``sampling.width`` and ``height``."""
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    guidance: NonNegative | None = None
-    negative: str = ""
-
-
-class SamplingConfig(Part):
-    """Pictures drawn while training."""
-
-    prompts: tuple[PromptConfig, ...] = ()
-    every_epochs: CountOrZero = 1
-    every_steps: CountOrZero = 0
-    at_start: bool = True
-    width: Annotated[int, Field(ge=16, le=4096)] = 1024
-    height: Annotated[int, Field(ge=16, le=4096)] = 1024
-    steps: Annotated[int, Field(ge=1, le=1000)] = 20
-    guidance: NonNegative = 3.5
-    cfg: NonNegative = 1.0
-    """Classifier-free guidance against the negative prompt; 1 is off."""
 
 
 class SavingConfig(Part):

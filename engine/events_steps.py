@@ -52,7 +52,11 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class SampleSaved:
-    """A sample picture stands on disk."""
+    """A sample picture stands on disk; epoch 0 is the base model.
+
+    ``index`` is the prompt's number from 0, ``kind`` what the prompt is to show (:data:`engine.config.PROMPT_KINDS`;
+    empty: the user's own), ``strength`` the factor on the LoRA.
+    """
 
     path: str
     step: int
@@ -60,3 +64,5 @@ class SampleSaved:
     index: int
     prompt: str
     seed: int
+    kind: str = ""
+    strength: float = 1.0

@@ -49,7 +49,9 @@ from tui.view import RunView, fold
 LAST_WORDS_S = 0.3
 """A run lets go of its lock a moment before it tells how it ended."""
 
-ALL_TOPICS = frozenset({"state", "step", "epoch", "saved", "samples", "memory", "stage", "log", "captions"})
+ALL_TOPICS = frozenset(
+    {"state", "step", "epoch", "saved", "samples", "memory", "stage", "log", "captions", "measured"}
+)
 _TOPICS: dict[type[object], frozenset[str]] = {
     StepDone: frozenset({"step", "stage"}),
     EpochDone: frozenset({"epoch", "log"}),
@@ -67,8 +69,8 @@ _TOPICS: dict[type[object], frozenset[str]] = {
     HostMemoryLow: frozenset({"log"}),
     Progress: frozenset({"stage"}),
     CaptionsTaken: frozenset({"captions", "log"}),
-    Measured: frozenset(),
-    Advised: frozenset({"log"}),
+    Measured: frozenset({"measured"}),
+    Advised: frozenset({"measured", "log"}),
     Log: frozenset({"log"}),
     Changed: frozenset({"log"}),
     StopPlanned: frozenset({"state", "log"}),

@@ -27,6 +27,7 @@ from engine.events import (
     HostMemoryLow,
     Log,
     LossSpiked,
+    Measured,
     MemoryHeld,
     MemorySampled,
     Probed,
@@ -47,8 +48,9 @@ from tui.courses import SMOOTHINGS as SMOOTHINGS
 from tui.courses import Courses
 from tui.courses import Smoothed as Smoothed
 from tui.disk import FEW_SAVES, disk_words
-from tui.units import duration, short_time, size
+from tui.units import duration, size
 from tui.view_back import fold_broken, go_back
+from tui.view_words import NEARLY_FULL_GB, comparison, taken_words
 
 LOG_LINES = 2000
 MEMORY_POINTS = 3600
@@ -66,9 +68,6 @@ LIVE_STATES = frozenset(
 )
 BUSY_STATES = frozenset({"training", "sampling", "measuring", "saving", "finished", "stopped", "failed"})
 """States that come and go with every epoch, or that another line tells of: not worth a log line of their own."""
-
-NEARLY_FULL_GB = 0.3
-"""A probe that leaves less of the card is worth a warning: what others take in a moment would be missing."""
 
 HELD_STATES = frozenset({"paused", "released"})
 
@@ -136,6 +135,10 @@ class RunView:
     epoch_marks: list[EpochDone] = field(default_factory=list)
     checkpoints: list[CheckpointSaved] = field(default_factory=list)
     samples: list[SampleSaved] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    """What was measured of the LoRA, by steps; the sizes told early have no losses."""
+    advised: Advised | None = None
+    """The advisor's newest word."""
 
     memory: MemorySampled | None = None
     memory_held: MemoryHeld | None = None
@@ -327,10 +330,7 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         view.checkpoints.append(event)
         _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
     elif isinstance(event, SampleSaved):
-        # A step that is done again draws its pictures again, into the same files; the folder may have moved.
-        place = event.step, event.index
-        view.samples = [*(one for one in view.samples if (one.step, one.index) != place), event]
-        _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
+        _fold_sample(view, event, at)
     elif isinstance(event, SteppedDown):
         view.stepped_down.append(event)  # the log has it in words of its own
     elif isinstance(event, StepBroken | LossSpiked | HostMemoryLow):
@@ -342,9 +342,9 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")
     elif isinstance(event, CaptionsTaken):
         view.captions_taken |= dict.fromkeys(event.names, event.epoch)
-        _log(view, at, "info", _taken_text(event))
-    elif isinstance(event, Log | Advised):
-        _log(view, at, event.level, event.text)
+        _log(view, at, "info", taken_words(event))
+    elif isinstance(event, Measured | Advised | Log):
+        _fold_told(view, event, at)
     elif isinstance(event, Changed):
         _log(view, at, "warning" if event.meaning == "course" else "info", f"changed since the last state: {event}")
     elif isinstance(event, Probed):
@@ -371,25 +371,20 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         _log(view, at, "info", f"{event.reason} at step {event.step} after {duration(event.elapsed_s)}")
 
 
-def comparison(probed: Probed, foreseen: Foreseen) -> str:
-    """What the probe of the largest bucket measured, against its forecast."""
-    total = f" of {probed.total_gb:.1f}" if probed.total_gb else ""
-    words = f"probe of {probed.width}x{probed.height}: peak {probed.peak_gb:.1f}{total} GB"
-    pace = f"{short_time(probed.step_s)} a step"
-    if not foreseen.peak_gb and not foreseen.step_s:
-        return f"{words}, {pace}; no forecast: {foreseen.basis}"
-    if foreseen.peak_gb:
-        words += f", forecast {foreseen.peak_gb:.1f} ({probed.peak_gb / foreseen.peak_gb - 1:+.1%})"
-    if foreseen.step_s:
-        pace += f", forecast {short_time(foreseen.step_s)} ({probed.step_s / foreseen.step_s - 1:+.0%})"
-    return f"{words}; {pace}" + (f"; forecast by {foreseen.basis}" if foreseen.basis else "")
+def _fold_sample(view: RunView, event: SampleSaved, at: float) -> None:
+    # A step that is done again draws its pictures again, into the same files; the folder may have moved.
+    place = event.step, event.index, event.strength
+    view.samples = [*(one for one in view.samples if (one.step, one.index, one.strength) != place), event]
+    _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
 
 
-def _taken_text(event: CaptionsTaken) -> str:
-    shown = ", ".join(PurePath(name).name for name in event.names[:3])
-    more = f" and {len(event.names) - 3} more" if len(event.names) > 3 else ""
-    counts = "caption counts" if len(event.names) == 1 else "captions count"
-    return f"edited {counts} from epoch {event.epoch}: {shown}{more}"
+def _fold_told(view: RunView, event: Measured | Advised | Log, at: float) -> None:
+    if isinstance(event, Measured):
+        view.measured = [*(one for one in view.measured if one.step != event.step), event]
+        return
+    if isinstance(event, Advised):
+        view.advised = event
+    _log(view, at, event.level, event.text)
 
 
 def _log(view: RunView, at: float, level: str, text: str) -> None:

@@ -16,6 +16,9 @@ def go_back(view: RunView, after: int) -> None:
     view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
     view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
     view.samples = [sample for sample in view.samples if sample.step <= after]
+    view.measured = [one for one in view.measured if one.step <= after]
+    if view.advised is not None and view.advised.step > after:
+        view.advised = None
     view.skipped = [step for step in view.skipped if step <= after]
     if view.last_step is not None and view.last_step.step > after:
         view.last_step = None

@@ -18,6 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from kinds_screen import (
+    DETECTED,
+    make_judged_file,
+    make_note_file,
+    make_session_file,
+    make_settings_file,
+    make_theme_file,
+    read_judged_file,
+    read_note_file,
+    read_session_file,
+    read_settings_file,
+    read_themes_file,
+)
 from pocket import FILES, pocket_config
 from safetensors.torch import save_file
 from torch import Tensor
@@ -53,15 +66,9 @@ from profiles.measured import Measured, Measurement, arithmetic
 from profiles.recipes import read_recipe
 from profiles.schema import Machine
 from profiles.tiers import read_tier
-from tui.session import Draft, SessionState, load_session, save_session
-from tui.settings import load_settings
-from tui.terminal.place import HostInfo, read_info, write_info
-from tui.terminal.place import Place as HostPlace
-from tui.themes import user_themes
 from tui.thumbnails import Thumbnails
 from tui.widgets.picture import load_picture
 
-DETECTED = "damage was noticed"
 Make = Callable[[Path, int], Path]
 """Makes a good file in an empty folder; another number makes another one of the kind."""
 
@@ -364,49 +371,6 @@ def _read_measured(path: Path) -> Any:
     return DETECTED if measured.remarks else found
 
 
-def _make_session(folder: Path, which: int) -> Path:
-    state = SessionState(pane="training", cursor=f"/a{which}.png", draft=Draft("/a.png", "a cat, é", "ab", 1, 2))
-    state.drafts["/b.png"] = Draft("/b.png", "a dog")
-    save_session(state, folder / "session.json")
-    return folder / "session.json"
-
-
-def _read_session(path: Path) -> Any:
-    found = load_session(path)
-    aside = path.with_name(path.name + ".bad")
-    if aside.exists():
-        aside.unlink()
-        assert found == SessionState()
-        return DETECTED
-    return found
-
-
-def _make_note(folder: Path, which: int) -> Path:
-    write_info(HostPlace(folder / "host"), HostInfo(4242 + which, "/work", "0.1", 12.5, "/runs/cat"))
-    return HostPlace(folder / "host").info
-
-
-def _read_note(path: Path) -> Any:
-    return read_info(HostPlace(path.with_suffix(""))) or DETECTED
-
-
-def _make_settings(folder: Path, which: int) -> Path:
-    (folder / "settings.toml").write_text(f'theme = "dark"\nmodel_folders = ["/models/{which}"]\n')
-    return folder / "settings.toml"
-
-
-def _read_settings(path: Path) -> Any:
-    before = os.environ.get("LORAKILN_SETTINGS")
-    os.environ["LORAKILN_SETTINGS"] = str(path)
-    try:
-        return load_settings()
-    finally:
-        if before is None:
-            del os.environ["LORAKILN_SETTINGS"]
-        else:
-            os.environ["LORAKILN_SETTINGS"] = before
-
-
 # People's files, and other people's
 
 
@@ -427,19 +391,6 @@ def _copied(source: Path, other: str = "# another\n") -> Make:
         return path
 
     return make
-
-
-def _make_theme(folder: Path, which: int) -> Path:
-    path = folder / "mine.toml"
-    path.write_text(f'base = "dark"\nprimary = "#a0b0c{which}"\nbackground = "#101010"\n')
-    return path
-
-
-def _read_themes(path: Path) -> Any:
-    found, errors = user_themes(path.parent)
-    if errors:
-        raise errors[0]
-    return found
 
 
 def _read_package_file(name: str) -> Callable[[Path], Any]:
@@ -534,10 +485,11 @@ KINDS: tuple[Kind, ...] = (
          costly=True),
     Kind("thumbnail", ("tui.thumbnails",), _make_thumbnail, _read_thumbnail, "made again"),
     Kind("measured runs", ("profiles.measured",), _make_measured, _read_measured, "set aside, and said"),
-    Kind("session", ("tui.session",), _make_session, _read_session, "set aside"),
-    Kind("host's note", ("tui.terminal.place",), _make_note, _read_note, "not believed"),
-    Kind("settings", ("tui.settings",), _make_settings, _read_settings, PEOPLE, _anything),
-    Kind("theme", ("tui.themes",), _make_theme, _read_themes, PEOPLE, _anything),
+    Kind("session", ("tui.session",), make_session_file, read_session_file, "set aside"),
+    Kind("opinions on epochs", ("tui.judged",), make_judged_file, read_judged_file, "set aside"),
+    Kind("host's note", ("tui.terminal.place",), make_note_file, read_note_file, "not believed"),
+    Kind("settings", ("tui.settings",), make_settings_file, read_settings_file, PEOPLE, _anything),
+    Kind("theme", ("tui.themes",), make_theme_file, read_themes_file, PEOPLE, _anything),
     Kind("tier", ("profiles.tiers",), _copied(_toml(Path(tiers.__file__).parent / "tiers")), read_tier, PEOPLE,
          _anything),
     Kind("recipe", ("profiles.recipes",), _copied(_toml(Path(recipes.__file__).parent / "recipes")), read_recipe,

@@ -14,6 +14,7 @@ from profiles.measured import FORMAT, Measured
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch, text_of
 from tui import keymap, places
 from tui.commands.plan import _setting
+from tui.judged import JUDGED_NAME, Judged, Opinion, read_judged, write_judged
 from tui.session import load_session, save_session
 from tui.settings import Settings, load_settings
 from tui.setup import choices, form
@@ -73,6 +74,18 @@ def _session(data: bytes) -> None:
     state = load_session(path)
     save_session(state, path)
     assert load_session(path) == state
+
+
+def _judged_seeds() -> list[bytes]:
+    write_judged(scratch(), Judged({3: Opinion(4, "best", "yes", wins=2, shown=3)}, 3))
+    return [(scratch() / JUDGED_NAME).read_bytes(), b'{"chosen": 2, "epochs": {"1": {"stars": 5, "obeys": "no"}}}']
+
+
+def _judged(data: bytes) -> None:
+    path = as_file(data, JUDGED_NAME)
+    found = read_judged(path.parent)
+    write_judged(path.parent, found)
+    assert read_judged(path.parent) == found
 
 
 def _form_values(data: bytes) -> None:
@@ -194,6 +207,7 @@ TARGETS = (
         "theme", _theme, (ConfigError,), lambda: [b'base = "dark"\naccent = "#ff8800"\nbackground = "#202428"\n'],
         ("tui.themes._read",),
     ),
+    Target("judged", _judged, (), _judged_seeds, ("tui.judged.read_judged",)),
     Target("session", _session, (), _session_seeds, ("tui.session.load_session",)),
     Target(
         "form-values", _form_values, (), lambda: [b"{}", b'{"dataset": {"folders": []}}', b'{"a": 1}'],

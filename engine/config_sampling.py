@@ -1,0 +1,43 @@
+"""Pictures drawn while a run goes on: the [sampling] table and its prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.config_part import CountOrZero, NonNegative, Part
+
+PROMPT_KINDS = ("caption", "scene", "off-domain", "no trigger")
+"""What a sample prompt is to show: a caption that was trained on (is it learned?), the trigger in a new scene (does
+it carry over?), the trigger where it does not belong (does it still obey?), no trigger (has the base changed?)."""
+
+
+class PromptConfig(Part):
+    """One sample picture."""
+
+    prompt: str
+    kind: Literal["", "caption", "scene", "off-domain", "no trigger"] = ""
+    """What it is to show; empty for a prompt of one's own."""
+    seed: CountOrZero = 0
+    width: Annotated[int, Field(ge=16, le=4096)] | None = None
+    height: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Floored to multiples of 16; unset takes ``sampling.width`` and ``height``."""
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance: NonNegative | None = None
+    negative: str = ""
+
+
+class SamplingConfig(Part):
+    """Pictures drawn while training."""
+
+    prompts: tuple[PromptConfig, ...] = ()
+    every_epochs: CountOrZero = 1
+    every_steps: CountOrZero = 0
+    at_start: bool = True
+    width: Annotated[int, Field(ge=16, le=4096)] = 1024
+    height: Annotated[int, Field(ge=16, le=4096)] = 1024
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    guidance: NonNegative = 3.5
+    cfg: NonNegative = 1.0
+    """Classifier-free guidance against the negative prompt; 1 is off."""
