@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ SLACK = 2**20
 
 FEW_SAVES = 3
 """So many saves and fewer are told of."""
+
+SWEEPS, SWEEP_S = 3, 0.05
+"""How often an ended run tries to remove what must not stay, and seconds in between."""
 
 STATES_KEPT = 2
 """Of each run so many states are never offered for removal: the newest, and one for when that is damaged."""
@@ -185,9 +189,19 @@ class Room:
         self.offer()
 
     def close(self) -> None:
-        """Remove the reserve, and what writes left that could not even be cleared up: an ended run leaves none."""
-        with contextlib.suppress(OSError):  # a disk that refuses this is told of elsewhere; the next sitting sweeps
-            sweep_folder(self.folder)
+        """Remove the reserve, and what writes left that could not even be cleared up: an ended run leaves none.
+
+        A disk that refuses is asked again; what it then keeps, which may be as large as a save, is told by name.
+        """
+        for _ in range(SWEEPS):
+            try:
+                return sweep_folder(self.folder)
+            except OSError as err:
+                refused = disk_error(err, self.folder.root)
+            time.sleep(SWEEP_S)
+        text = f"Temporary files could not be removed: {refused.detail}. Remove .*.part files there by hand."
+        self.events.append(Log("warning", safe_text(text)))
+        return None
 
     def _saves(self) -> tuple[int, int]:
         """Saves that fit beside the reserve, and bytes free; as many as there is need for where nobody can tell."""
