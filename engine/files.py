@@ -380,7 +380,9 @@ def create_run_folder(
     except OSError as err:
         raise disk_error(err, runs_dir) from err
     if root is None:
-        raise RunError("No free name for the run", f"{runs_dir} holds 10,000 runs called {base}", "Choose a new name.")
+        raise RunError(
+            "No free name for the run", f"{runs_dir} holds 10,000 runs called {base}", "Choose a new name."
+        )
     return RunFolder(root)
 
 

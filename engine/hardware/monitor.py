@@ -1,8 +1,8 @@
 """Memory and load over time: a thread that looks every second and tells a :class:`~engine.events.MemorySampled`.
 
 It tells what it sees at once where memory changed noticeably, else every five seconds: all that is told is kept in
-the run's events, where a week of seconds would be most of the file. Silence longer than a minute would count as a process
-that was not there. Who watches over the host's memory sees every look.
+the run's events, where a week of seconds would be most of the file. Silence longer than a minute would count as a
+process that was not there. Who watches over the host's memory sees every look.
 
 Torch-free; the peak of GPU memory, which only torch knows, comes in as a function.
 """

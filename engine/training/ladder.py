@@ -198,7 +198,9 @@ class Ladder:
             self._kept = True
         except DiskError as err:
             if self._kept:
-                text = f"{err.title}: {err.detail}. Resumed before that stands, the run begins with memory as configured"
+                text = (
+                    f"{err.title}: {err.detail}. Resumed before that stands, the run begins with memory as configured"
+                )
                 self._events.append(Log("warning", safe_text(text, 2000)))
             self._kept = False
 
