@@ -53,6 +53,9 @@ APPLICATION = "tui.app.KilnApp"
 MOST_GROWTH = 0.02
 """Of memory after the warm-up, from the first fifth to the last; a step's 64 bytes in the courses are in it."""
 
+ASK_S = 1.0
+"""How long a host is left alone between two questions: counting a million objects it gets nothing else done."""
+
 CONTAINERS = ("list", "dict", "set", "function", "cell")
 """Types of Python's own that grow with whatever is kept and forgotten."""
 
@@ -92,7 +95,10 @@ def held(work: Work) -> dict[str, Any]:
 
     def alone() -> bool:
         told.update(_ask(work))
-        return APPLICATION not in told["objects"]
+        if APPLICATION not in told["objects"]:
+            return True
+        time.sleep(ASK_S)
+        return False
 
     wait_until(alone)
     return told
