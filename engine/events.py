@@ -41,7 +41,8 @@ from engine.text import safe_text
 RING_SIZE = 4_096
 """Events kept in memory: what a reader that polls can miss. Older ones are read from the file."""
 
-_LONGEST_LINE = 2**22  # bytes; a failure with its traceback has a hundredth of it
+LONGEST_LINE = 2**22
+"""Bytes of a line that is read as one; a failure with its traceback has a hundredth of it."""
 
 
 @dataclass(frozen=True)
@@ -360,7 +361,7 @@ def replay(path: Path, *only: type[Event]) -> Iterator[Entry]:
     """
     names = [f'"type": "{kind.__name__}"'.encode() for kind in only] or [b""]
     with open_to_read(path) as file:
-        while line := file.readline(_LONGEST_LINE):  # pieces of a longer one are no events
+        while line := file.readline(LONGEST_LINE):  # pieces of a longer one are no events
             if any(name in line for name in names):
                 with contextlib.suppress(ValueError):
                     yield entry_from_json(line.decode("utf-8", "replace"))

@@ -85,7 +85,6 @@ class Run:
         self.events = EventLog()
         self.folder: RunFolder | None = RunFolder(resume_from) if resume_from else None
         self.state = "new"
-        self._resumed = resume_from is not None
         self._commands = CommandQueue()
         # Not a daemon: a thread inside torch when the interpreter ends aborts the process.
         self._thread = threading.Thread(target=self._main, name="engine", daemon=False)
@@ -150,10 +149,10 @@ class Run:
             with tempfile.TemporaryDirectory(prefix="lorakiln-") as scratch:
                 return self._train(RunFolder(Path(scratch)))
         if self.folder is None:
-            self.folder = create_run_folder(self.config.runs_dir, self.config.name)
+            self.folder = create_run_folder(
+                self.config.runs_dir, self.config.name, lambda folder: save_config(self.config, folder.config)
+            )
         with lock_folder(self.folder), log_to(self.folder.log, self.events):
-            if not self._resumed:
-                save_config(self.config, self.folder.config)
             try:
                 self.events.open_file(self.folder.events)
             except OSError as err:

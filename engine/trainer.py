@@ -149,11 +149,13 @@ class Trainer:
         self.keeper, self.patience = _keepers(self, made)
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
-        ladder.attempt(
-            lambda: settle_products(self.kit, self.folder.products, events, resumed),
-            "loading",
-            self.ledger.place.step,
-            undo=self.kit.lora.zero_grad,
+        self.patience.persist(
+            lambda: ladder.attempt(
+                lambda: settle_products(self.kit, self.folder.products, events, resumed),
+                "loading",
+                self.ledger.place.step,
+                undo=self.kit.lora.zero_grad,
+            )
         )
         self.kit.painter.spare = self._without_states
         self.measurer = Measurer(config, self.kit, prepared.measured, events, self.enter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from engine.run import last_saved_step
 from engine.text import safe_text
 from tui.bridge import view_of
 from tui.elsewhere import holder_of
+from tui.glance import glance
 from tui.view import LIVE_STATES, RESUMABLE_STATES, RunView
 
 
@@ -79,7 +80,7 @@ def summary(folder: Path) -> RunSummary:
     Raises:
         RunError: its events cannot be read.
     """
-    return summed(folder, read_view(folder))
+    return summed(folder, read_view(folder, glance))
 
 
 def summed(folder: Path, view: RunView) -> RunSummary:
@@ -115,15 +116,18 @@ def lora_files(folder: Path) -> list[tuple[Path, int]]:
     return [(path, size) for _, path, size in sorted(found)]
 
 
-def read_view(folder: Path) -> RunView:
+def read_view(folder: Path, read: Callable[[Path], RunView] = view_of) -> RunView:
     """The view that a run's events fold to; an empty one where none were written yet.
+
+    Args:
+        read: reads the event file, :func:`tui.glance.glance` where a list is all that is shown.
 
     Raises:
         RunError: the events cannot be read.
     """
     events = RunFolder(folder).events
     try:
-        return view_of(events) if events.exists() else RunView()
+        return read(events) if events.exists() else RunView()
     except OSError as err:
         raise RunError("The run's events cannot be read", f"{safe_text(events)}: {err.strerror}", "") from err
 

@@ -256,7 +256,7 @@ class RunView:
 def fold(view: RunView, entry: Entry) -> None:
     """Bring ``view`` up to date with one entry. Entries must come in order; unknown kinds only move the clock."""
     at = round(entry.time, 3)  # the precision of a JSON line
-    _spend(view, at)
+    spend(view, at)
     view.seq = entry.seq
     event = entry.event
     if isinstance(event, StepDone):
@@ -279,7 +279,8 @@ def fold(view: RunView, entry: Entry) -> None:
         _fold_rare(view, event, at)
 
 
-def _spend(view: RunView, at: float) -> None:
+def spend(view: RunView, at: float) -> None:
+    """Count the time since the event before to the state that it was spent in."""
     spent = at - view.last_time if view.last_time else 0.0
     if 0 < spent <= LONGEST_SILENCE_S:
         view.seconds[view.state] = view.seconds.get(view.state, 0.0) + spent

@@ -97,8 +97,8 @@ def config_for(home: Path, variant: str) -> RunConfig:
 
 
 def run_folder(config: RunConfig) -> Path | None:
-    """The folder of the run that a kill left, if it can be resumed: it has its configuration."""
-    return next(iter(sorted(path.parent for path in config.runs_dir.glob("*/config.toml"))), None)
+    """The folder of the run that a kill left, if there is one yet: a run being made has a hidden name."""
+    return next(iter(sorted(path.parent for path in config.runs_dir.glob("[!.]*/config.toml"))), None)
 
 
 def _tell_entries(note: Note) -> None:
