@@ -307,6 +307,9 @@ class SavingConfig(Part):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     layouts: Annotated[tuple[Literal["kohya", "diffusers"], ...], Field(min_length=1)] = ("kohya",)
     keep_states: Count = 2
+    keep_loras: CountOrZero = 0
+    """So many of the newest LoRA files saved by the cadence stay, older ones go; 0 keeps all. The recommended epochs,
+    starred ones, and what you or a stop saved stay in any case."""
     title: str = ""
     author: str = ""
     include_prompts: bool = False

@@ -19,6 +19,7 @@ from engine.events import (
     Advised,
     CaptionsTaken,
     Changed,
+    CheckpointRemoved,
     CheckpointSaved,
     DiskTight,
     Entry,
@@ -47,8 +48,8 @@ from tui.courses import SMOOTHINGS as SMOOTHINGS
 from tui.courses import Courses
 from tui.courses import Smoothed as Smoothed
 from tui.disk import FEW_SAVES, disk_words
-from tui.units import duration, short_time, size
-from tui.view_back import fold_broken, go_back
+from tui.units import duration, short_time
+from tui.view_back import fold_broken, fold_file, go_back
 
 LOG_LINES = 2000
 MEMORY_POINTS = 3600
@@ -323,9 +324,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
             _log(view, at, "info", f"{event.state}: {event.reason}" if event.reason else event.state)
         if news or event.state == "training":
             view.told_state = event.state
-    elif isinstance(event, CheckpointSaved):
-        view.checkpoints.append(event)
-        _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
+    elif isinstance(event, CheckpointSaved | CheckpointRemoved):
+        _log(view, at, "info", fold_file(view, event))
     elif isinstance(event, SampleSaved):
         # A step that is done again draws its pictures again, into the same files; the folder may have moved.
         place = event.step, event.index

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from engine.config import RunConfig
 from engine.dataset.scan import Sample
 from engine.events import Advised, EventLog, Log, Measured, replay
 from engine.memory.exhaustion import first_line, ran_out
-from engine.training.advisor import Advice, advise
+from engine.training.advisor import Advice, advise, on_disk
 from engine.training.kit import Kit
 from engine.training.measured_pictures import MeasuredPictures, caption_of, view_of
 from engine.training.optimizer import eval_weights
@@ -26,6 +26,9 @@ NOTHING = 1e-6
 class Measurer:
     """Measures one run, in its main process; in the others it does nothing.
 
+    Args:
+        saved: the epochs of which a LoRA file stands.
+
     Attributes:
         found: everything measured so far, oldest first.
     """
@@ -37,7 +40,9 @@ class Measurer:
         chosen: MeasuredPictures,
         events: EventLog,
         enter: Callable[[str], str],
+        saved: Callable[[], Collection[int]] = tuple,
     ) -> None:
+        self.saved = saved
         self.config = config
         self.kit = kit
         self.chosen = chosen
@@ -63,7 +68,7 @@ class Measurer:
             # A step that was done again was measured again: the newest counts.
             found = {one.step: one for one in told if isinstance(one, Measured) and one.step <= step and one.train}
             self.found = [one for _, one in sorted(found.items())]
-            self._advice = advise(self.found, self.config.stop)
+            self._advice = self._think()
         elif not step:
             self.measure(0, 0)
 
@@ -73,7 +78,7 @@ class Measurer:
 
     def advise(self) -> Advice:
         """The advice as things stand, told if it is another one than before."""
-        before, self._advice = self._advice, advise(self.found, self.config.stop)
+        before, self._advice = self._advice, self._think()
         advice, newest = self._advice, self.found[-1]
         if self.config.stop.mode != "off" and advice.gist != before.gist:
             self.events.append(
@@ -90,6 +95,16 @@ class Measurer:
             )
         return advice
 
+    def told(self) -> Advice:
+        """The advice in force; an unclear one where nothing is advised."""
+        return self._advice if self.config.stop.mode != "off" else Advice("unclear")
+
+    def may_be_best(self, epoch: int) -> bool:
+        """Whether ``epoch``, just over, may turn out to be the one to recommend: it is wanted on the disk then."""
+        plan, advising = self.chosen.plan, self.config.stop.mode != "off" and bool(self.chosen.held_out)
+        every = plan.every_epochs or bool(plan.every_steps)
+        return self.kit.compute.is_main and advising and bool(every) and epoch % every == 0
+
     def after(self, step: int, epoch: int, epoch_over: bool) -> bool:
         """Measure and advise where that is due; True if the best epochs are over since now and the run is to stop.
 
@@ -102,6 +117,10 @@ class Measurer:
         if self.measure(step, epoch) is None:
             return False
         return self.advise().over and not over_before and self.config.stop.mode == "stop"
+
+    def _think(self) -> Advice:
+        """What the measurements say, of epochs that can be had: the newest one's file is about to be written."""
+        return on_disk(advise(self.found, self.config.stop), {*self.saved(), *(one.epoch for one in self.found[-1:])})
 
     def measure(self, step: int, epoch: int) -> Measured | None:
         """Measure the LoRA as it stands; None where memory does not suffice, which is told."""
