@@ -12,15 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config_measuring import StopConfig, ValidationConfig
+from engine.config_measuring import CANDIDATES, StopConfig, ValidationConfig
 from engine.config_memory import Checkpointing, MemoryConfig, kohya_blocks
 from engine.config_part import Count, CountOrZero, Fraction, NonNegative, Part, Positive, Side
 
 __all__ = [
-    "CONFIG_VERSION", "LORA_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero", "DatasetConfig",
-    "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative", "ObjectiveConfig",
-    "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig", "SavingConfig",
-    "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig", "kohya_blocks",
+    "CANDIDATES", "CONFIG_VERSION", "LORA_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero",
+    "DatasetConfig", "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative",
+    "ObjectiveConfig", "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig",
+    "SavingConfig", "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig", "kohya_blocks",
 ]  # fmt: skip
 """Every table, and what its values are made of, is imported from here, wherever it is defined."""
 

@@ -378,6 +378,8 @@ class Trainer:
     def _finish(self, stopped: bool) -> Outcome:
         if self.ledger.place.step:
             self.patience.persist(lambda: self.keeper.save("stop" if stopped else "final"), last=True)
+        if stopped:
+            self.control.plan_again()
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)

@@ -44,6 +44,7 @@ class Control:
         self.stop_now = False
         self.stop_epoch = 0
         """Epoch at whose end to stop; 0 is none."""
+        self._later = 0
         self.save_now = False
         self.sample_now = False
         self.remove: tuple[str, ...] = ()
@@ -120,7 +121,14 @@ class Control:
     def plan_stop(self, epoch: int) -> None:
         """Plan a stop at the end of ``epoch``, unless an earlier one is planned."""
         if not 0 < self.stop_epoch <= epoch:
+            later = self.stop_epoch
             self._plan(epoch)
+            self._later = later
+
+    def plan_again(self) -> None:
+        """The run stops: one that the user planned for later, and that the run's own came before, stands again."""
+        if self._later:
+            self._plan(self._later)
 
     def _plan_at(self, epoch: int) -> None:
         if epoch < self.epoch:
@@ -128,7 +136,7 @@ class Control:
         self._plan(max(epoch, self.epoch, 1))
 
     def _plan(self, epoch: int) -> None:
-        self.stop_epoch = epoch
+        self.stop_epoch, self._later = epoch, 0
         self.events.append(StopPlanned(epoch))
 
 

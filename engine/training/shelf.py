@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from engine.config_measuring import CANDIDATES
 from engine.events import CheckpointRemoved, CheckpointSaved, EventLog, Log, RunStarted, StepBroken, replay
 from engine.files import RunFolder
 from engine.lora.formats import Layout
@@ -27,10 +28,6 @@ ROLLING = ("epoch", "step")
 
 EPOCH_ENDS = ("epoch", "candidate")
 """Kinds that are the file of an epoch, and can be recommended by its number."""
-
-CANDIDATES = 4
-"""Newest candidates that stay, the recommended ones apart: on every recorded run a good epoch was then on the disk
-when the best ones were over (docs/sweet-spot.md)."""
 
 
 @dataclass(frozen=True)

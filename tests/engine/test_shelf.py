@@ -10,12 +10,13 @@ from interrupted import assert_same, finished, freezer, left_by, varied_config, 
 from pocket import DEMO, finish, pocket_config, submit_after, told
 
 from engine.commands import Keep, SaveNow, StopNow
+from engine.config import CANDIDATES
 from engine.events import Advised, CheckpointRemoved, CheckpointSaved, EventLog, Kept, RunDone, RunStarted
 from engine.files import RunFolder
 from engine.run import Run, open_run
 from engine.training.advisor import Advice, on_disk
 from engine.training.room import SaveSize
-from engine.training.shelf import CANDIDATES, Save, Shelf, superfluous, told_files
+from engine.training.shelf import Save, Shelf, superfluous, told_files
 from tui.bridge import view_of
 
 NO_ADVICE = Advice("unclear")
