@@ -167,7 +167,7 @@ def _metadata(
 ) -> dict[str, str]:
     """What the newest of the files says of itself, as far as it holds, and what was blended."""
     said = [read_metadata(file) for file in files]
-    newest = max(said, key=lambda each: int(each["ss_steps"]) if each.get("ss_steps", "").isdecimal() else 0)
+    newest = max(said, key=lambda each: int(steps) if (steps := each.get("ss_steps", "")[:9]).isdecimal() else 0)
     kept = {key: safe_text(value, 1_000_000, newlines=True) for key, value in newest.items()}
     kept = {key: value for key, value in kept.items() if key not in OF_CONTENTS}
     parts = [

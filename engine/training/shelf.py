@@ -173,5 +173,7 @@ def _name(event: CheckpointSaved | CheckpointRemoved) -> str:
 
 
 def _own_names(saved: CheckpointSaved) -> set[str]:
+    """What a run calls the files of such a save; none that could not be shown, which no run is called by."""
     run = RunFolder(Path(saved.path).parent)
-    return {run.lora(saved.epoch, saved.step, saved.kind, layout).name for layout in get_args(Layout)}
+    names = {run.lora(saved.epoch, saved.step, saved.kind, layout).name for layout in get_args(Layout)}
+    return {name for name in names if safe_text(name) == name}

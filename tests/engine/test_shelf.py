@@ -175,7 +175,8 @@ def test_only_what_the_run_wrote_goes_wherever_its_folder_lies_now(tmp_path):
     old, folder = RunFolder(tmp_path / "old" / "cat"), RunFolder(tmp_path / "renamed")
     old.root.mkdir(parents=True)
     events = saved_in(old, 1, 2, 3, 4, 5)
-    odd = [CheckpointSaved(str(old.root / name), 1, 1, "epoch", 3) for name in ("config.toml", "../../precious")]
+    odd = ["config.toml", "../../precious", "a\0/a\0-e0001.safetensors", "\ud800/\ud800-e0001.safetensors"]
+    odd = [CheckpointSaved(str(old.root / name), 1, 1, "epoch", 3) for name in odd]
     log_of(old, *odd, *events).close()
     (tmp_path / "precious").write_bytes(bytes(3))
     old.config.write_bytes(bytes(3))
@@ -222,6 +223,15 @@ def test_the_forecast_of_room_knows_the_limit():
     slack = size.whole - 10
     assert [size.fit(10 + extra + slack, 0, 1) for extra in (0, 10)] == [1, 4]
     assert size.fit(10 + slack, 0, 0) == 4 and size.fit(10 + slack, 0) == 1
+
+
+@pytest.mark.parametrize("every", [5, 10, 0])
+def test_on_recorded_runs_a_good_epoch_is_on_the_disk_in_the_end(every):
+    from tests.bench.sweet.on_disk import end_of
+
+    recorded = Path(__file__).resolve().parents[1] / "bench" / "sweet" / "recorded"
+    ends = [ended for path in recorded.glob("*.json") if (ended := end_of(path.stem, every))]
+    assert len(ends) > 9 and all(ended.good and ended.most <= CANDIDATES + 3 for ended in ends)
 
 
 def advised_config(tmp_path, **changes):

@@ -74,7 +74,7 @@ def as_json(own: Sequence[Measured], files: Sequence[Path], found: Sequence[Meas
 
 def table(own: Sequence[Measured], files: Sequence[Path], found: Sequence[Measured]) -> str:
     """The run's own measurements as aligned lines, then those of the files."""
-    rows = [("", "EPOCH", "STEP", "HELD OUT", "TRAIN", "DRIFT", "UPDATE")]
+    rows: list[tuple[str, ...]] = [("", "EPOCH", "STEP", "HELD OUT", "TRAIN", "DRIFT", "UPDATE")]
     rows += [("run", *_figures(one)) for one in own]
     rows += [(safe_text(file.name, 60), *_figures(one)) for file, one in zip(files, found, strict=True)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
