@@ -8,6 +8,7 @@ saved and advised, so a run that is resumed keeps what one that never stopped ke
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -129,12 +130,12 @@ class Shelf:
     def _remove(self, save: Save, path: Path, size: int) -> bool:
         """Remove a file; False where the disk refuses it. What is not as the run wrote it is left alone."""
         try:
-            found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-                return True
-            path.unlink()
-        except FileNotFoundError:
-            pass  # a kill came before it was told, or somebody else removed it
+            # Gone: a kill came before it was told, or somebody else removed it.
+            with contextlib.suppress(FileNotFoundError):
+                found = os.lstat(path)
+                if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                    return True
+                path.unlink()
         except OSError as err:
             text = f"{safe_text(path)} should go (saving.keep_loras) and could not be removed: {err.strerror}"
             self.events.append(Log("warning", safe_text(text)))
