@@ -57,7 +57,14 @@ class Remove:
     paths: tuple[str, ...]
 
 
-Command = Pause | Resume | StopNow | StopAfterEpoch | StopAtEpoch | CancelStop | SaveNow | SampleNow | Remove
+@dataclass(frozen=True)
+class Keep:
+    """Keep the LoRA files of ``epochs`` whatever ``saving.keep_loras`` says; takes the place of earlier ones."""
+
+    epochs: tuple[int, ...]
+
+
+Command = Pause | Resume | StopNow | StopAfterEpoch | StopAtEpoch | CancelStop | SaveNow | SampleNow | Remove | Keep
 
 
 class CommandQueue:

@@ -13,6 +13,10 @@ from pydantic import Field
 
 from engine.config_part import Count, CountOrZero, Fraction, Part
 
+CANDIDATES = 4
+"""Newest files that stay of epochs which are measured and not saved by the cadence, the recommended ones apart: on
+every recorded run a good epoch was then on the disk when the best ones were over (docs/sweet-spot.md)."""
+
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 

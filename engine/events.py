@@ -29,8 +29,10 @@ from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
 from engine.events_memory import SteppedDown as SteppedDown
+from engine.events_steps import CheckpointRemoved as CheckpointRemoved
 from engine.events_steps import CheckpointSaved as CheckpointSaved
 from engine.events_steps import EpochDone as EpochDone
+from engine.events_steps import Kept as Kept
 from engine.events_steps import SampleSaved as SampleSaved
 from engine.events_steps import StepDone as StepDone
 from engine.files import disk_error, open_to_read
@@ -152,6 +154,8 @@ Event = (
     | StepDone
     | EpochDone
     | CheckpointSaved
+    | CheckpointRemoved
+    | Kept
     | SampleSaved
     | MemorySampled
     | MemoryHeld
@@ -175,9 +179,9 @@ Event = (
 EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken, LossSpiked, HostMemoryLow,
-        StopPlanned, CaptionsTaken, Measured, Advised, Log, RunFailed, RunDone,
+        RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, CheckpointRemoved, Kept,
+        SampleSaved, MemorySampled, MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken,
+        LossSpiked, HostMemoryLow, StopPlanned, CaptionsTaken, Measured, Advised, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 

@@ -41,13 +41,33 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class CheckpointSaved:
-    """A LoRA file stands on disk; ``kind`` is "epoch", "step", "manual", "stop" or "final"."""
+    """A LoRA file stands on disk.
+
+    ``kind`` is "epoch", "step", "manual", "stop", "final" or "candidate": of an epoch that is not saved by the
+    cadence and may turn out to be the best.
+    """
 
     path: str
     step: int
     epoch: int
     kind: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class CheckpointRemoved:
+    """A LoRA file that the run wrote is gone, to make room for newer ones."""
+
+    path: str
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The user wants to keep the LoRA files of these epochs, and of no others as far as the run decides."""
+
+    epochs: tuple[int, ...]
 
 
 @dataclass(frozen=True)

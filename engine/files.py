@@ -349,7 +349,9 @@ class RunFolder:
 
     def lora(self, epoch: int, step: int, kind: str, layout: str = "kohya") -> Path:
         """The file of a saved LoRA: by epoch at its end, by step in between, plain at the run's end."""
-        stem = {"epoch": f"{self.name}-e{epoch:04d}", "final": self.name}.get(kind, f"{self.name}-s{step:06d}")
+        of_epoch = f"{self.name}-e{epoch:04d}"
+        stems = {"epoch": of_epoch, "candidate": of_epoch, "final": self.name}
+        stem = stems.get(kind, f"{self.name}-s{step:06d}")
         suffix = "" if layout == "kohya" else f".{layout}"
         return self.root / f"{stem}{suffix}.safetensors"
 

@@ -1,22 +1,25 @@
-"""Single jobs that need the engine but are no training run: filling the caches, drawing pictures.
+"""Single jobs that need the engine but are no training run: filling caches, drawing, blending, measuring.
 
 Importing this module does not import torch; calling into it does.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import PromptConfig, RunConfig
-from engine.events import EventLog, Progress
-from engine.files import default_cache_dir, keep_code_in
+from engine.events import EventLog, Measured, Progress
+from engine.files import RunFolder, default_cache_dir, keep_code_in
 
 if TYPE_CHECKING:
     from engine.lora.adapter import Adapter
+    from engine.lora.blend import Blend
     from engine.training.device import Compute
     from engine.training.lean import Lean
     from engine.training.prepare import Base
@@ -86,6 +89,45 @@ def sample_pictures(
         return painter.draw(
             lean.transformer, prompts, lambda _, request: _free_name(out_dir, stem, request.seed), {"lora": extra}
         )
+
+
+def blend_loras(
+    files: Sequence[Path],
+    weights: Sequence[float],
+    out: Path,
+    events: EventLog,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Blend | None:
+    """Average LoRA files into the new file ``out``; None if stopped before it was written.
+
+    Raises:
+        EngineError: files that do not belong together, or one that cannot be read or written.
+    """
+    from engine.lora.blend import blend_files
+
+    def step(done: int, total: int) -> bool:
+        events.append(Progress("blend", done, total))
+        return not should_stop()
+
+    return blend_files(files, weights, out, f"lorakiln {version('lorakiln')}", time.time(), step)
+
+
+def measure_loras(
+    config: RunConfig,
+    folder: Path,
+    files: Sequence[Path],
+    events: EventLog,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Measured]:
+    """Measure ``files`` as the run in ``folder`` measured itself; fewer results than files if stopped.
+
+    Raises:
+        EngineError: the run measures nothing, a file cannot be loaded, or as when a run starts.
+    """
+    keep_code_in((config.cache_dir or default_cache_dir()) / "code")
+    from engine.training.remeasure import measure_files
+
+    return measure_files(config, RunFolder(folder), files, events, should_stop)
 
 
 def _with_lora(

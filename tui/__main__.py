@@ -21,6 +21,8 @@ COMMANDS = {
     "train": "train a LoRA as a configuration says",
     "resume": "go on with a run that was stopped",
     "sample": "draw pictures with a model and a LoRA",
+    "blend": "average the LoRA files of several epochs",
+    "measure": "measure LoRA files as their run measured itself",
     "plan": "what a run will hold and take, and the settings that make it fit",
     "bench": "measure training steps and leave nothing behind",
     "cache": "fill the caches of latents and text embeddings, without training",

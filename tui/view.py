@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from statistics import fmean, median
 
 from engine.events import (
     Advised,
     CaptionsTaken,
     Changed,
+    CheckpointRemoved,
     CheckpointSaved,
     DiskTight,
     Entry,
@@ -48,8 +48,8 @@ from tui.courses import SMOOTHINGS as SMOOTHINGS
 from tui.courses import Courses
 from tui.courses import Smoothed as Smoothed
 from tui.disk import FEW_SAVES, disk_words
-from tui.units import duration, size
-from tui.view_back import fold_broken, go_back
+from tui.units import duration
+from tui.view_back import fold_broken, fold_file, go_back
 from tui.view_words import NEARLY_FULL_GB, comparison, taken_words
 
 LOG_LINES = 2000
@@ -327,9 +327,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
             _log(view, at, "info", f"{event.state}: {event.reason}" if event.reason else event.state)
         if news or event.state == "training":
             view.told_state = event.state
-    elif isinstance(event, CheckpointSaved):
-        view.checkpoints.append(event)
-        _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
+    elif isinstance(event, CheckpointSaved | CheckpointRemoved):
+        _log(view, at, "info", fold_file(view, event))
     elif isinstance(event, SampleSaved):
         _fold_sample(view, event, at)
     elif isinstance(event, SteppedDown):

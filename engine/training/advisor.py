@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from engine.config_measuring import StopConfig
 from engine.events_measured import Measured
@@ -116,6 +116,20 @@ def advise(measured: Sequence[Measured], stop: StopConfig | None = None) -> Advi
     if measured and measured[-1].held_out:
         return _by_held_out([one for one in measured if one.held_out], measured, stop)
     return _without_held_out([one for one in measured if one.train])
+
+
+def on_disk(advice: Advice, epochs: Collection[int]) -> Advice:
+    """``advice`` with a best epoch that is among ``epochs``, those of which a file stands: the nearest in the range,
+    else the nearest of all, which the range is stretched to."""
+    if not advice.best or advice.best in epochs or not epochs:
+        return advice
+    inside = [epoch for epoch in epochs if advice.first <= epoch <= advice.last]
+    best = min(inside or epochs, key=lambda epoch: (abs(epoch - advice.best), epoch))
+    if not best:
+        return advice
+    reason = f"Epoch {advice.best} was better by a little, but no file of it stands."
+    first, last = min(best, advice.first), max(best, advice.last)
+    return replace(advice, first=first, last=last, best=best, reasons=(*advice.reasons, reason))
 
 
 def curve(epochs: Sequence[int], values: Sequence[float]) -> Curve:

@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "lora": {"dropout": 0.1, "module_dropout": 0.1, "max_norm": 0.5},
         "dataset": {"flip": True, "captions": {"dropout": 0.2, "shuffle": True}},
         "schedule": {"name": "cosine", "warmup_steps": 2},
-        "saving": {"layouts": ["kohya", "diffusers"], "keep_states": 1},
+        "saving": {"layouts": ["kohya", "diffusers"], "keep_states": 1, "keep_loras": 1},
     },
 }
 

@@ -5,10 +5,12 @@ import random
 from pathlib import Path
 
 import pytest
-from pocket import DEMO, finish, pocket_config, told
+from pocket import DEMO, finish, pocket_config, submit_after, told
+from safetensors.torch import load_file
 
+from engine.commands import StopAtEpoch
 from engine.config import StopConfig
-from engine.events import Advised, Measured, RunDone, RunFailed, StopPlanned
+from engine.events import Advised, Measured, RunDone, RunFailed, StepDone, StopPlanned
 from engine.run import Run, open_run
 from engine.training.advisor import Advice, advise, curve
 
@@ -121,18 +123,22 @@ def _measured(values):
     return Measured(**{name: tuples(value) for name, value in values.items()})
 
 
-def test_a_run_is_stopped_when_its_best_epochs_are_over_and_goes_on_when_asked(tmp_path, monkeypatch):
-    def scripted(found, stop):
-        epoch = found[-1].epoch
-        return Advice("over", 2, 3, 2, over=True) if epoch >= 5 else Advice("in range", 1, max(1, epoch), 1)
-
-    monkeypatch.setattr("engine.training.measurer.advise", scripted)
-    config = pocket_config(
-        tmp_path,
-        training={"epochs": 9},
-        validation={"folder": DEMO / "held_out", "every_epochs": 1, "budget": 100.0},
-        stop={"mode": "stop"},
+def stopping(tmp_path, epochs=9, **changes):
+    measuring = {"folder": DEMO / "held_out", "every_epochs": 1, "budget": 100.0}
+    return pocket_config(
+        tmp_path, training={"epochs": epochs}, validation=measuring, stop={"mode": "stop"}, **changes
     )
+
+
+def scripted(found, stop):
+    """Over from the fifth epoch on."""
+    epoch = found[-1].epoch
+    return Advice("over", 2, 3, 2, over=True) if epoch >= 5 else Advice("in range", 1, max(1, epoch), 1)
+
+
+def test_a_run_is_stopped_when_its_best_epochs_are_over_and_goes_on_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.training.measurer.advise", scripted)
+    config = stopping(tmp_path)
     run = finish(Run(config))
     assert run.exit_reason == "stopped", told(run, RunFailed)
     last, done = told(run, Advised)[-1], told(run, RunDone)[-1]
@@ -143,4 +149,40 @@ def test_a_run_is_stopped_when_its_best_epochs_are_over_and_goes_on_when_asked(t
     assert not told(again, StopPlanned) and not told(again, Advised)
     assert [m.epoch for m in told(again, Measured)] == [6, 7, 8, 9]
     only_told = config.model_copy(update={"stop": config.stop.model_copy(update={"mode": "advise"})})
-    assert finish(Run(only_told)).exit_reason == "finished"
+    through = finish(Run(only_told))
+    assert through.exit_reason == "finished"
+    # The run that stopped itself and went on learned what the one did that never stopped, and measured the same.
+    ours, wanted = (load_file(one.folder.lora(0, 0, "final")) for one in (again, through))
+    assert ours.keys() == wanted.keys() and all(ours[name].equal(wanted[name]) for name in wanted)
+    losses = [{event.step: event.loss for event in told(one, StepDone)} for one in (run, again, through)]
+    assert losses[0] | losses[1] == losses[2]
+    figures = [
+        [(m.epoch, m.held_out, m.train, m.drift) for m in told(one, Measured)] for one in (run, again, through)
+    ]
+    assert figures[0] + figures[1] == figures[2]
+
+
+def test_a_stop_planned_for_later_outlives_the_runs_own_and_an_earlier_one_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.training.measurer.advise", scripted)
+    submit_after(monkeypatch, {2: [StopAtEpoch(7)]})
+    run = finish(Run(stopping(tmp_path)))
+    assert told(run, RunDone)[-1].epoch == 5
+    assert [event.epoch for event in told(run, StopPlanned)] == [7, 5, 7]
+    again = finish(open_run(run.folder.root))
+    assert again.exit_reason == "stopped" and told(again, RunDone)[-1].epoch == 7
+    last = finish(open_run(run.folder.root))
+    assert last.exit_reason == "finished" and not told(last, StopPlanned)
+    submit_after(monkeypatch, {2: [StopAtEpoch(3)]})
+    early = finish(Run(stopping(tmp_path)))
+    assert told(early, RunDone)[-1].epoch == 3 and told(early, StopPlanned)[-1].epoch == 3
+
+
+@pytest.mark.parametrize("rule", [{"patience": 2}, {"patience": 4}, {"patience": 2, "min_epochs": 12}], ids=str)
+def test_a_run_waits_as_long_as_it_is_told_to(tmp_path, monkeypatch, rule):
+    """The run stops at the first epoch of which the pure advice says so."""
+    curve_of = measured([*falling(6), *(0.6 + 0.02 * number for number in range(12))], noise=0.0005)
+    monkeypatch.setattr("engine.training.gauge.Gauge.measure", lambda self, subject, step, epoch: curve_of[epoch])
+    over = [epoch for epoch in range(1, 15) if advise(curve_of[: epoch + 1], StopConfig(**rule)).over]
+    run = finish(Run(stopping(tmp_path, 14).model_copy(update={"stop": StopConfig(mode="stop", **rule)})))
+    assert run.exit_reason == "stopped" and told(run, RunDone)[-1].epoch == over[0]
+    assert over[0] == max(rule.get("min_epochs", 0), over[0]) and over[0] >= 5 + rule["patience"]

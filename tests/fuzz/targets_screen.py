@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from engine.errors import ConfigError
 from profiles.measured import FORMAT, Measured
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch, text_of
-from tui import keymap, places
+from tui import keymap, places, run_loras
 from tui.commands.plan import _setting
 from tui.judged import JUDGED_NAME, Judged, Opinion, read_judged, write_judged
 from tui.session import load_session, save_session
@@ -179,6 +179,17 @@ def _setting_of(data: bytes) -> None:
         assert isinstance(key, str)
 
 
+def _epochs(data: bytes) -> None:
+    import argparse
+
+    try:
+        spans = run_loras.epochs(text_of(data))
+    except argparse.ArgumentTypeError as err:
+        assert_harmless(str(err))
+    else:
+        assert all(0 < first <= last < 10**6 for first, last in spans)
+
+
 def _places(data: bytes) -> None:
     """Names of files that an event tells: never outside the folder that the user named."""
     for found in (places.lora_in(Path("/runs/a"), text_of(data)), places.sample_in(Path("/runs/a"), text_of(data))):
@@ -227,6 +238,9 @@ TARGETS = (
     Target(
         "plan-setting", _setting_of, (), lambda: [b"lora.rank=8", b'name="a"', b"x"], ("tui.commands.plan._setting",),
         (b"a=" + b"9" * 5000, b"a=" + b"[" * 100_000),
+    ),
+    Target(
+        "epochs", _epochs, (), lambda: [b"20-27", b"5,8,20-27", b"3-2"], ("tui.run_loras.epochs",), (b"9" * 5000,)
     ),
     Target("event-paths", _places, (), lambda: [b"/runs/a/a.safetensors", b"../x", b".."], ("tui.places.lora_in",)),
     Target("measured", _measured, (), _measured_seeds, ("profiles.measured.Measured._read",)),

@@ -21,6 +21,7 @@ def commands(config: Path, data: Path, models: Path, run: Path) -> list[list[str
         ["train", str(config)],
         ["runs", str(run.parent)],
         ["sample", str(run), "--prompt", "a zorple", "--steps", "1"],
+        ["blend", str(run), "--files", *[str(run / f"{run.name}.safetensors")] * 2],
         ["new", "mine", "--out", str(config.with_name("mine.toml"))],
     ]  # fmt: skip
 

@@ -122,6 +122,10 @@ GROUPS: tuple[Group, ...] = (
             "Epochs from one LoRA file to the next; 0: only the last",
         ),
         Field(
+            "keep_loras", "Keep", "number", "saving.keep_loras",
+            "So many of the newest LoRA files stay, the recommended and starred ones besides; 0: all",
+        ),
+        Field(
             "sample_every", "Sample every", "number", "sampling.every_epochs",
             "Epochs from samples to samples; 0: never",
         ),
@@ -147,7 +151,7 @@ FIELDS: dict[str, Field] = {field.id: field for group in GROUPS for field in gro
 
 NUMBERS: tuple[str, ...] = (
     "resolution", "rank", "alpha", "optimizer", "rate", "schedule", "epochs", "batch", "accumulation", "save_every",
-    "sample_every",
+    "keep_loras", "sample_every",
 )  # fmt: skip
 """Fields that a preset fills in."""
 
