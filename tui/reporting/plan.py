@@ -1,0 +1,69 @@
+"""Which pictures a page wants, the most important first: what there is no room for is left out from the end.
+
+The base and the epochs that somebody has to decide between come first, then the others, evenly over the run: of three
+hundred epochs every second, every fourth and so on, so that what is left out leaves no hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tui.places import sample_in
+from tui.reporting.facts import RunFacts, own_pictures
+from tui.reporting.pictures import Key
+
+
+def sample_key(run: int, epoch: int, index: int, strength: float) -> Key:
+    """The key of a sample picture; ``run`` counts the runs of a page."""
+    return "sample", run, epoch, index, strength
+
+
+def own_key(run: int, index: int) -> Key:
+    """The key of the dataset's picture beside a prompt."""
+    return "own", run, index
+
+
+def wanted(runs: Sequence[RunFacts]) -> tuple[dict[Key, Path], dict[Key, str]]:
+    """The files by their keys, in order; and those that are not asked for, with the reason."""
+    files: dict[Key, Path] = {}
+    refused: dict[Key, str] = {}
+    for run, facts in enumerate(runs):
+        for index, sample in own_pictures(facts).items():
+            files[own_key(run, index)] = sample.path
+    ranked = [(rank, run, epoch) for run, facts in enumerate(runs) for rank, epoch in enumerate(by_weight(facts))]
+    # Rank by rank, so that of several runs none is left out for another.
+    for _, run, epoch in sorted(ranked):
+        facts = runs[run]
+        for place, drawn in facts.grid.items():
+            if place[0] == epoch:
+                _ask(files, refused, sample_key(run, *place), facts.folder, sample_in(facts.folder, drawn.path))
+    return files, refused
+
+
+def _ask(files: dict[Key, Path], refused: dict[Key, str], key: Key, folder: Path, path: Path) -> None:
+    # In a folder that somebody sent, a link could lead to any picture of this machine.
+    if path.resolve().is_relative_to(folder.resolve()):
+        files[key] = path
+    else:
+        refused[key] = "a link that leads out of the run's folder"
+
+
+def by_weight(facts: RunFacts) -> list[int]:
+    """The epochs with pictures, the most telling first."""
+    epochs, advice = facts.epochs, facts.advice
+    if not epochs:
+        return []
+    judged = [epoch for epoch in epochs if facts.judged.of(epoch).stars or facts.judged.of(epoch).note]
+    inside = [epoch for epoch in epochs if facts.is_advised(epoch)]
+    first = [epochs[0], facts.judged.chosen, advice.best, epochs[-1], *inside, *judged]
+    known = set(epochs)
+    return [epoch for epoch in dict.fromkeys([*first, *evenly(epochs)]) if epoch in known]
+
+
+def evenly(epochs: Sequence[int]) -> Iterable[int]:
+    """All of ``epochs``, so that any number of them from the beginning lies evenly over the run."""
+    apart = 1 << max(0, len(epochs) - 1).bit_length()
+    while apart:
+        yield from epochs[::apart]
+        apart //= 2
