@@ -6,6 +6,7 @@ hundred epochs every second, every fourth and so on, so that what is left out le
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def wanted(runs: Sequence[RunFacts]) -> tuple[dict[Key, Path], dict[Key, str]]:
 
 def _ask(files: dict[Key, Path], refused: dict[Key, str], key: Key, folder: Path, path: Path) -> None:
     # In a folder that somebody sent, a link could lead to any picture of this machine.
-    if path.resolve().is_relative_to(folder.resolve()):
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         files[key] = path
     else:
         refused[key] = "a link that leads out of the run's folder"
