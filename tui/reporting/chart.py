@@ -14,11 +14,12 @@ from tui.reporting.markup import Markup, element, joined
 from tui.units import number
 
 WIDTH, HEIGHT = 720, 280
-LEFT, RIGHT, TOP, BOTTOM = 64, 12, 14, 38
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 14, 42
 KINDS = 8
 """Kinds of lines that the page has looks for."""
 
-MOST_DOTS = 400
+MOST_DOTS, MANY_DOTS = 400, 80
+"""Points beyond which a line has no dots, and those beyond which they are small."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _axes(scale: Scale, x_name: str, y_name: str) -> list[Markup]:
         drawn.append(_word(LEFT - 8, y, f"{value + 0.0:.4g}", "end", dy="0.32em"))
     across = [value for value in ticks(scale.x0, scale.x1, 10) if value == int(value)]
     for value in across:
-        drawn.append(_word(scale.x(value), HEIGHT - BOTTOM + 16, f"{int(value)}", "middle"))
+        drawn.append(_word(scale.x(value), HEIGHT - BOTTOM + 20, f"{int(value)}", "middle"))
     drawn.append(_word(WIDTH - RIGHT, HEIGHT - 6, x_name, "end"))
     if y_name:
         drawn.append(_word(LEFT - 56, HEIGHT - 6, y_name, "start"))
@@ -194,14 +195,17 @@ def _line(scale: Scale, kind: int, line: Line, x_name: str) -> Markup:
             y1, y2 = scale.y(point.y - point.error), scale.y(point.y + point.error)
             drawn.append(element("path", d=f"M{x} {y1}V{y2}m-3 0h6M{float(x) - 3:.1f} {y1}h6", class_="error"))
     if len(places) <= MOST_DOTS:
-        drawn += [_dot(line.name, point, x, y, x_name) for point, (x, y) in zip(line.points, places, strict=True)]
+        radius = "3" if len(places) <= MANY_DOTS else "1.5"
+        drawn += [
+            _dot(line.name, point, x, y, x_name, radius) for point, (x, y) in zip(line.points, places, strict=True)
+        ]
     return element("g", *drawn, class_=f"line line-{kind}")
 
 
-def _dot(name: str, point: Point, x: str, y: str, x_name: str) -> Markup:
+def _dot(name: str, point: Point, x: str, y: str, x_name: str, radius: str) -> Markup:
     error = f" ± {number(point.error, 8)}" if point.error else ""
     words = f"{name}: {number(point.y, 8)}{error} at {x_name} {point.x:g}"
-    return element("circle", element("title", words), cx=x, cy=y, r="3")
+    return element("circle", element("title", words), cx=x, cy=y, r=radius)
 
 
 def _key(shown: Sequence[tuple[int, Line]]) -> Markup:

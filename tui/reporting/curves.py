@@ -34,7 +34,7 @@ def curves(facts: RunFacts) -> Markup:
               words="Over-fitting shows first at low noise."),
         chart("Drift", [drift_line("drift", measured)], y_name="drift", marks=marks, from_zero=True,
               words="How far the LoRA moves the model on prompts without the trigger, as a share of its prediction."),
-        chart("Size of the update", _updates(facts.view.measured), y_name="norm", marks=marks, from_zero=True,
+        chart("Size of the update", _updates(measured), y_name="norm", marks=marks, from_zero=True,
               words="What the LoRA adds to the weights, by kind of layer."),
         chart("Loss while training", [training_line("loss, smoothed", facts)], x_name="step", y_name="loss",
               words="Of the steps themselves: it depends on the noise that was drawn and says little about quality."),

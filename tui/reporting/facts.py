@@ -217,4 +217,6 @@ def _tags(separator: str, samples: tuple[Sample, ...]) -> tuple[tuple[str, int],
         for tag in {" ".join(part.split()) for part in sample.caption.split(separator or ",")}
         if tag
     )
-    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TAGS_SHOWN])
+    # Whole sentences are parts too: what stands in one caption alone is no tag.
+    often = [item for item in counts.items() if item[1] > 1]
+    return tuple(sorted(often, key=lambda item: (-item[1], item[0]))[:TAGS_SHOWN])

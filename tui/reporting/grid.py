@@ -75,9 +75,9 @@ def heads(facts: RunFacts, epochs: Sequence[int]) -> list[Markup]:
     """Column headings: each epoch with what distinguishes it, in words and not by colour alone."""
     found = []
     for epoch in epochs:
-        words: list[object] = [epoch_name(epoch)]
-        words += [element("span", badge, class_="badge") for badge in badges(facts, epoch)]
-        found.append(element("th", joined(words, " "), scope="col", class_=column_class(facts, epoch)))
+        words = [element("span", badge, class_="badge") for badge in badges(facts, epoch)]
+        marks = element("div", joined(words, " "), class_="marks") if words else ""
+        found.append(element("th", epoch_name(epoch), marks, scope="col", class_=column_class(facts, epoch)))
     return found
 
 

@@ -52,12 +52,15 @@ thead th { color: var(--muted); font-weight: 600; vertical-align: bottom; white-
 tbody th { font-weight: 600; }
 .figures td, .figures th { font-variant-numeric: tabular-nums; padding-right: 1.2rem; }
 .figures tr.advised > * { background: var(--tint); }
-.note { display: inline-block; max-width: 40ch; white-space: pre-wrap; }
+.epochs td { white-space: nowrap; }
+.epochs tbody th { min-width: 5.5rem; }
+.note { display: block; width: 28ch; white-space: pre-wrap; }
 .badge { display: inline-block; padding: 0 0.4em; border: 1px solid var(--accent); border-radius: 0.3em;
   color: var(--accent); font-size: 0.78rem; font-weight: 600; white-space: nowrap; }
 .grid { border-collapse: separate; border-spacing: 0; }
 .grid th, .grid td { padding: 0.25rem; border-bottom: 0; }
 .grid thead th { padding: 0.2rem 0.4rem 0.3rem; }
+.marks { width: clamp(6rem, 12vw, 12rem); white-space: normal; font-size: 0.9rem; line-height: 1.5; }
 .grid .advised { background: var(--tint); }
 .grid thead .advised { border-top: 3px solid var(--accent); }
 .grid tbody th { position: sticky; left: 0; z-index: 1; width: clamp(7rem, 20vw, 15rem); min-width: 7rem;
@@ -95,9 +98,10 @@ svg text { fill: var(--muted); font: 12px system-ui, sans-serif; }
   font-size: 0.88rem; }
 .key svg { width: 26px; height: 12px; vertical-align: middle; }
 .side { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0.5rem 2.5rem; }
+.wide { grid-template-columns: repeat(auto-fit, minmax(min(32rem, 100%), 1fr)); }
 .side > * { min-width: 0; }
 pre { margin: 0.5rem 0; padding: 0.7rem 0.9rem; overflow-x: auto; background: var(--raised);
-  border: 1px solid var(--line); border-radius: 6px; font-size: 0.85rem; }
+  border: 1px solid var(--line); border-radius: 6px; font-size: 0.85rem; white-space: pre-wrap; }
 code { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 summary { cursor: pointer; padding: 0.3rem 0; }
 .failed { border-left: 4px solid var(--bad); padding: 0.1rem 0.9rem; }
@@ -108,7 +112,8 @@ dialog { border: 0; padding: 0; margin: auto; max-width: 96vw; max-height: 96vh;
   color: var(--ink); border-radius: 8px; }
 dialog[open] { display: flex; flex-direction: column; }
 dialog::backdrop { background: rgb(0 0 0 / 0.75); }
-#zoom-picture { display: block; width: min(92vw, calc(96vh - 9rem)); height: calc(96vh - 9rem); min-height: 8rem;
+#zoom { width: min(94vw, max(20rem, calc(96vh - 9rem))); }
+#zoom-picture { display: block; width: 100%; height: min(94vw, calc(96vh - 9rem)); min-height: 8rem;
   object-fit: contain; }
 #zoom-words { margin: 0.5rem 0.9rem 0; max-height: 4.5rem; overflow-y: auto; max-width: none; }
 .zoom-keys { display: flex; flex-wrap: wrap; gap: 0.4rem; padding: 0.5rem 0.9rem 0.8rem; }

@@ -26,7 +26,7 @@ def epochs(facts: RunFacts) -> Markup:
     head += ["Stars", "Blind wins", *(_short(name) for name in QUESTIONS), "Note"] if judged else []
     first = element("tr", *(element("th", cell, scope="col") for cell in head))
     body = [element("tr", *_epoch(facts, row, judged), class_=column_class(facts, row.epoch)) for row in facts.rows]
-    inner = element("table", element("thead", first), element("tbody", *body), class_="figures")
+    inner = element("table", element("thead", first), element("tbody", *body), class_="figures epochs")
     holder = element("div", inner, class_="scroll", tabindex="0", role="group", aria_label="epochs")
     asked = " ".join(f"{_short(name)}: {question}" for name, question in QUESTIONS.items())
     words = element("p", f"Asked of each epoch: {asked}", class_="hint") if judged else ""
@@ -53,7 +53,7 @@ def _epoch(facts: RunFacts, row: EpochRow, judged: bool) -> list[Markup]:
         wins = f"{opinion.wins} of {opinion.shown}" if opinion.shown else ""
         stars = element("span", "★" * opinion.stars, aria_label=f"{opinion.stars} of 5") if opinion.stars else ""
         cells += [stars, wins, *(getattr(opinion, question) for question in QUESTIONS)]
-        cells.append(element("span", facts.shorten.text(opinion.note), class_="note"))
+        cells.append(element("span", facts.shorten.text(opinion.note), class_="note") if opinion.note else "")
     head = element("th", joined([name, *marks], " "), scope="row")
     return [head, *(element("td", cell) for cell in cells)]
 
@@ -107,6 +107,7 @@ def machine(facts: RunFacts) -> Markup:
     names = {"device": "Trained on", "precision": "Precision of the base", "lorakiln": "lorakiln", "torch": "torch",
              "processes": "Processes"}  # fmt: skip
     made = [(words, versions[name]) for name, words in names.items() if versions.get(name)]
+    made = [(words, "float32" if value == "no" else value) for words, value in made]
     made.insert(0, ("Base model", f"{view.family} {view.variant}".strip() or "unknown"))
     if memory is not None and memory.vram_total_gb:
         made.append(("GPU memory", f"{memory.vram_total_gb:.1f} GiB, {memory.vram_peak_gb:.1f} at most in use"))
@@ -117,8 +118,8 @@ def machine(facts: RunFacts) -> Markup:
         ("State", facts.state),
         ("Steps", f"{view.step} of {view.steps}"),
         ("Epochs", f"{view.epoch} of {view.epochs}"),
-        ("Worked", duration(view.done.elapsed_s if view.done is not None else view.active_s)),
         ("A step", short_time(view.step_s) if view.step_s is not None else "unknown"),
+        ("Worked", duration(view.done.elapsed_s if view.done is not None else view.active_s)),
         *((f"of it {state}", duration(took)) for state, took in sorted(view.seconds.items()) if took >= 0.5),
         ("LoRA files", f"{len(files)}, {size(files[-1])} each" if files else "none"),
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -24,8 +25,8 @@ def settings(config: RunConfig | None, shorten: Shortener) -> Markup:
         return section("Settings", element("p", "The run's configuration cannot be read."), id_="settings")
     plain = defaults()
     every = flat(config, shorten)
-    changed = {name: value for name, value in every.items() if plain.get(name) != value}
-    rows = [(name, value, plain.get(name, "")) for name, value in changed.items()]
+    changed = {name: value for name, value in every.items() if plain.get(_starred(name)) != value}
+    rows = [(name, value, plain.get(_starred(name), "")) for name, value in changed.items()]
     rest = [(name, value) for name, value in every.items() if name not in changed]
     folded = element(
         "details",
@@ -49,24 +50,25 @@ def flat(config: RunConfig, shorten: Shortener) -> dict[str, str]:
     }
 
 
-def defaults() -> dict[str, str]:
-    """The settings that have a default, in words."""
+def defaults(kind: type[BaseModel] = RunConfig, before: str = "") -> dict[str, str]:
+    """The settings that have a default, in words; a star stands for the number of one of several tables."""
     found: dict[str, str] = {}
-    for name, kind in RunConfig.model_fields.items():
-        value = kind.default
-        if isinstance(value, BaseModel):
-            found |= {f"{name}.{key}": _words(each, Shortener()) for key, each in _flat(value.model_dump())}
-        elif not kind.is_required():
-            found[name] = _words(value, Shortener())
-        elif isinstance(kind.annotation, type) and issubclass(kind.annotation, BaseModel):
-            for key, part in kind.annotation.model_fields.items():
-                each = part.default
-                if isinstance(each, BaseModel):
-                    inner = _flat(each.model_dump(), f"{name}.{key}.")
-                    found |= {path: _words(one, Shortener()) for path, one in inner}
-                elif not part.is_required():
-                    found[f"{name}.{key}"] = _words(each, Shortener())
+    for key, part in kind.model_fields.items():
+        name = f"{before}{key}"
+        inner = [one for one in (part.annotation, *get_args(part.annotation)) if _is_table(one)]
+        if inner:
+            found |= defaults(inner[0], f"{name}." if inner[0] is part.annotation else f"{name}.*.")
+        elif not part.is_required():
+            found[name] = _words(part.default, Shortener())
     return found
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _starred(name: str) -> str:
+    return re.sub(r"\.\d+\.", ".*.", name)
 
 
 def _flat(table_: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

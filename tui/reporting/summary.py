@@ -87,7 +87,7 @@ def usage(facts: RunFacts) -> Markup:
         for one in usages(path.name, layout, facts.trigger, facts.view.variant)
     ]  # fmt: skip
     intro = element("p", "The file is ", element("code", path.name), ".", gone)
-    return section("How to use it", intro, element("div", *parts, class_="side"), id_="usage")
+    return section("How to use it", intro, element("div", *parts, class_="side wide"), id_="usage")
 
 
 def held_out_best(facts: RunFacts) -> str:
