@@ -27,7 +27,7 @@ from engine.events import (
 from engine.files import RunFolder
 from tui.judged import Judged, write_judged
 
-PROMPTS = ("a zorple, standing in tall grass", "a zorple on the moon", "a red chair")
+PROMPTS = ("zorple, standing in tall grass", "a zorple on the moon", "a red chair")
 KINDS = ("caption", "scene", "no trigger")
 STEPS = 4
 

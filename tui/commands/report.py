@@ -79,14 +79,14 @@ def run(args: argparse.Namespace) -> int:
     return FINISHED
 
 
-def show(page: Path) -> bool:
-    """Ask the desktop to open ``page``; False where there is none."""
+def show(page: Path) -> subprocess.Popen[bytes] | None:
+    """Ask the desktop to open ``page``; None where there is none."""
     opener = shutil.which("xdg-open")
     if opener is None or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return False
+        return None
     quiet = subprocess.DEVNULL
-    subprocess.Popen([opener, str(page.absolute())], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-    return True
+    command = [opener, str(page.absolute())]
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 class Bar:

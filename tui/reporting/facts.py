@@ -98,6 +98,12 @@ class RunFacts:
         """The strengths that pictures were drawn at."""
         return sorted({strength for _, _, strength in self.grid})
 
+    @property
+    def main_strength(self) -> float:
+        """The strength of the grid: full, or the highest there is."""
+        found = self.strengths
+        return 1.0 if 1.0 in found or not found else found[-1]
+
     def is_advised(self, epoch: int) -> bool:
         """Whether an epoch lies in the recommended range."""
         return bool(self.advice.best) and self.advice.first <= epoch <= self.advice.last
@@ -146,9 +152,11 @@ def own_pictures(facts: RunFacts) -> dict[int, Sample]:
     if not pictures:
         return {}
     by_caption = {_plain(with_trigger(one.caption, facts.trigger)): one for one in reversed(pictures)}
+    same = {prompt.index: by_caption.get(_plain(prompt.text)) for prompt in facts.prompts}
+    rest = [one for one in pictures if one not in same.values()] or list(pictures)
     count = len(facts.prompts)
     return {
-        prompt.index: by_caption.get(_plain(prompt.text), pictures[number * len(pictures) // count])
+        prompt.index: same[prompt.index] or rest[number * len(rest) // count]
         for number, prompt in enumerate(facts.prompts)
     }
 

@@ -8,7 +8,7 @@ from tui.epochs import Prompt
 from tui.reporting.facts import RunFacts
 from tui.reporting.markup import Markup, element, joined, section
 from tui.reporting.pictures import Key, Pictures
-from tui.reporting.plan import own_key, sample_key
+from tui.reporting.plan import has_strengths, own_key, sample_key, strength_key
 
 WORDS_LIMIT = 3000
 """Characters of a prompt beside its pictures: the page shows a few lines, and all of it with the enlarged one."""
@@ -55,8 +55,7 @@ class Cells:
 
 def grid(facts: RunFacts, cells: Cells, run: int = 0) -> Markup:
     """The section with the grid at full strength, and below it those at others."""
-    strengths = facts.strengths
-    main = 1.0 if 1.0 in strengths or not strengths else strengths[-1]
+    main = facts.main_strength
     hint = element(
         "p",
         "Click a picture to enlarge it; then the arrow keys walk along epochs and prompts, and esc closes it.",
@@ -64,10 +63,9 @@ def grid(facts: RunFacts, cells: Cells, run: int = 0) -> Markup:
     )
     if not facts.grid:
         return section("Pictures", element("p", "No sample pictures were drawn in this run."), id_="pictures")
-    others = [strength for strength in strengths if strength != main]
-    titled = element("h3", f"At strength {main:g}") if others or main != 1.0 else ""
-    # The other strengths stand beside the full one, where an epoch has both.
-    more = [_strengths(facts, cells, run, epoch, strengths) for epoch in _with_strengths(facts, others)]
+    several = [epoch for epoch in facts.epochs if has_strengths(facts, epoch)]
+    titled = element("h3", f"At strength {main:g}") if several or main != 1.0 else ""
+    more = [_strengths(facts, cells, run, epoch, facts.strengths) for epoch in several]
     return section("Pictures", hint, titled, _grid(facts, cells, run, main), *more, id_="pictures")
 
 
@@ -137,16 +135,12 @@ def scrolled(inside: Markup, label: str) -> Markup:
     return element("div", inside, class_="scroll", tabindex="0", role="group", aria_label=label)
 
 
-def _with_strengths(facts: RunFacts, others: Sequence[float]) -> list[int]:
-    return sorted({epoch for epoch, _, strength in facts.grid if strength in others})
-
-
 def _strengths(facts: RunFacts, cells: Cells, run: int, epoch: int, strengths: Sequence[float]) -> Markup:
     """One epoch's pictures by strength."""
     names = [element("th", f"strength {strength:g}", scope="col") for strength in strengths]
     rows = [
         element("tr", prompt_head(prompt), *(
-            cells.cell(sample_key(run, epoch, prompt.index, strength), words_of(prompt, epoch, strength),
+            cells.cell(strength_key(run, epoch, prompt.index, strength), words_of(prompt, epoch, strength),
                        f"strength {strength:g}")
             for strength in strengths
         ))

@@ -136,5 +136,10 @@ dialog::backdrop { background: rgb(0 0 0 / 0.75); }
   .grid td { display: inline-block; }
   .grid td::before { content: attr(data-label); display: block; font-size: 8pt; }
   .shot img, .none { width: 3cm; min-height: 0; }
+  .figures th, .figures td { padding-right: 0.5rem; }
+  .epochs { font-size: 7pt; }
+  .epochs td, .epochs thead th { white-space: normal; }
+  .epochs tbody th { min-width: 0; }
+  .note { width: auto; }
 }
 """

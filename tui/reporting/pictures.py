@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,15 +33,15 @@ Key = tuple[object, ...]
 SIDES = (1024, 768, 512, 384, 320, 256, 192, 160, 128, 96)
 """Longest sides that pictures are made in; all of a page in one."""
 
-BYTES_PER_PIXEL = 0.25
-"""What WebP takes for a detailed picture at the best of :data:`QUALITIES`; plain ones take a tenth."""
-
 QUALITIES = (82, 68, 50)
 EXACT_SIDE = 128
 """Pictures up to this side are kept without loss: each pixel is seen when they are enlarged."""
 
-LEAST_BYTES = 3_500
-"""Of a picture: a page has room for so many, and no more."""
+TRIED = 6
+"""Pictures that are made in several sizes first, to see how large all may be."""
+
+SURPLUS = 1.3
+"""What is kept free for pictures with more in them than those that were tried."""
 
 WORKERS = 4
 _BASE64 = 4 / 3
@@ -99,13 +100,14 @@ def make_pictures(
     """
     keys = list(wanted)
     room = max(0, int(budget / _BASE64))
-    fitting = keys[: room // LEAST_BYTES]
-    found = Pictures(left_out=set(keys[len(fitting) :]))
+    found = Pictures()
+    with Decoder() as decoder:
+        found.side, count = plan_size(decoder, list(wanted.values()), room)
+    fitting = keys[:count]
+    found.left_out.update(keys[count:])
     if not fitting:
         return found
-    share = room // len(fitting)
-    found.side = next((side for side in SIDES if side * side * BYTES_PER_PIXEL <= share), SIDES[-1])
-    with _Makers(found.side, share) as makers:
+    with _Makers(found.side, room // count) as makers:
         for number, (key, outcome) in enumerate(makers.made([(key, wanted[key]) for key in fitting]), start=1):
             if isinstance(outcome, str):
                 found.failed[key] = outcome
@@ -119,6 +121,26 @@ def make_pictures(
             if stop is not None and stop.is_set():
                 break
     return found
+
+
+def plan_size(decoder: Decoder, files: Sequence[Path], room: int) -> tuple[int, int]:
+    """How long the longest side of all pictures may be so that they take ``room`` bytes, and how many have room."""
+    from PIL import Image as pillow
+
+    tried = []
+    for path in files[:: max(1, len(files) // TRIED)][:TRIED]:
+        with suppress(DatasetError):  # it is told of when its turn comes
+            tried.append(pillow.fromarray(decoder.thumbnail(path, SIDES[0])))
+    if not tried:
+        return SIDES[-1], len(files)
+    mean = 1.0
+    for side in SIDES:
+        for picture in tried:
+            picture.thumbnail((side, side), pillow.Resampling.LANCZOS)
+        mean = sum(len(_webp(picture, QUALITIES[0])) for picture in tried) / len(tried) * SURPLUS
+        if mean * len(files) <= room:
+            return side, len(files)
+    return SIDES[-1], int(room / mean)
 
 
 class _Makers:
@@ -173,5 +195,6 @@ def encoded(pixels: NDArray[np.uint8], most: int) -> Picture:
 
 def _webp(picture: Image, quality: int, lossless: bool = False) -> bytes:
     packed = io.BytesIO()
-    picture.save(packed, "WEBP", quality=quality, lossless=lossless)
+    # Method 2 takes half the time of the usual 4, for the same bytes.
+    picture.save(packed, "WEBP", quality=quality, lossless=lossless, method=2)
     return packed.getvalue()

@@ -25,6 +25,16 @@ def own_key(run: int, index: int) -> Key:
     return "own", run, index
 
 
+def strength_key(run: int, epoch: int, index: int, strength: float) -> Key:
+    """The key of a picture among those of other strengths: one at full strength is in a page twice, and counts so."""
+    return "strength", run, epoch, index, strength
+
+
+def has_strengths(facts: RunFacts, epoch: int) -> bool:
+    """Whether an epoch's pictures were drawn at several strengths."""
+    return len({strength for at, _, strength in facts.grid if at == epoch}) > 1
+
+
 def wanted(runs: Sequence[RunFacts]) -> tuple[dict[Key, Path], dict[Key, str]]:
     """The files by their keys, in order; and those that are not asked for, with the reason."""
     files: dict[Key, Path] = {}
@@ -36,9 +46,11 @@ def wanted(runs: Sequence[RunFacts]) -> tuple[dict[Key, Path], dict[Key, str]]:
     # Rank by rank, so that of several runs none is left out for another.
     for _, run, epoch in sorted(ranked):
         facts = runs[run]
+        keys = [sample_key, strength_key] if len(runs) == 1 and has_strengths(facts, epoch) else [sample_key]
         for place, drawn in facts.grid.items():
-            if place[0] == epoch:
-                _ask(files, refused, sample_key(run, *place), facts.folder, sample_in(facts.folder, drawn.path))
+            for key in keys if place[0] == epoch else ():
+                if key is strength_key or place[2] == facts.main_strength:
+                    _ask(files, refused, key(run, *place), facts.folder, sample_in(facts.folder, drawn.path))
     return files, refused
 
 

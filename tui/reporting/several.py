@@ -73,7 +73,7 @@ def _curves(runs: Sequence[RunFacts]) -> Markup:
 
 def _grid(runs: Sequence[RunFacts], cells: Cells) -> Markup:
     """Below each prompt a row for each run that drew it with the same seed."""
-    epochs = sorted({epoch for facts in runs for epoch, _, strength in facts.grid if strength == 1.0})
+    epochs = sorted({epoch for facts in runs for epoch, _, at in facts.grid if at == facts.main_strength})
     rows: list[Markup] = []
     for text, seed in _prompts(runs):
         shown = Prompt(0, text, "", seed)
@@ -84,9 +84,13 @@ def _grid(runs: Sequence[RunFacts], cells: Cells) -> Markup:
         for number, facts, prompt in having:
             row = [element("th", element("span", facts.name), _marks(facts), scope="row")]
             for epoch in epochs:
-                words = words_of(shown, epoch, run=facts.name)
+                words = words_of(shown, epoch, facts.main_strength, facts.name)
                 looks = "advised" if facts.is_advised(epoch) else None
-                row.append(cells.cell(sample_key(number, epoch, prompt.index, 1.0), words, epoch_name(epoch), looks))
+                row.append(
+                    cells.cell(
+                        sample_key(number, epoch, prompt.index, facts.main_strength), words, epoch_name(epoch), looks
+                    )
+                )
             rows.append(element("tr", *row))
     if not rows:
         return section("Pictures", element("p", "None of the runs drew sample pictures."), id_="pictures")

@@ -75,7 +75,7 @@ def draw_sheet(facts: RunFacts, pictures: Pictures, run: int = 0) -> Image | Non
         top = 2 * HEAD + row * (cell + GAP)
         _prompt(draw, prompt, top, cell)
         keys: list[Key] = [own_key(run, prompt.index)] if own else []
-        keys += [sample_key(run, epoch, prompt.index, 1.0) for epoch in epochs]
+        keys += [sample_key(run, epoch, prompt.index, facts.main_strength) for epoch in epochs]
         for column, key in enumerate(keys):
             _put(sheet, draw, pictures.made.get(key), LABEL + column * (cell + GAP), top, cell)
     return sheet
@@ -83,7 +83,7 @@ def draw_sheet(facts: RunFacts, pictures: Pictures, run: int = 0) -> Image | Non
 
 def _epochs(facts: RunFacts, pictures: Pictures, run: int, most: int) -> list[int]:
     """Those with a picture, the most telling ``most`` of them, in order."""
-    drawn = {key[2] for key in pictures.made if key[:2] == ("sample", run) and key[4] == 1.0}
+    drawn = {key[2] for key in pictures.made if key[:2] == ("sample", run)}
     return sorted([epoch for epoch in by_weight(facts) if epoch in drawn][:most])
 
 

@@ -106,7 +106,7 @@ def write_report(
 
 def targets(folders: Sequence[Path], wish: Wish) -> tuple[Path, Path]:
     """Where page and contact sheet go."""
-    home = folders[0] if len(folders) == 1 else folders[0].absolute().parent
+    home = folders[0] if len(folders) == 1 else folders[0].parent
     name = REPORT_NAME if len(folders) == 1 else "comparison.html"
     out = wish.out if wish.out is not None else home / name
     if out.is_dir():

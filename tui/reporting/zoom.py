@@ -41,16 +41,20 @@ SCRIPT = """
     }
     if (next) show(next);
   };
+  const close = () => {
+    box.close();
+    at.focus();
+  };
   const keys = {
     ArrowRight: () => walk(1, 0), ArrowLeft: () => walk(-1, 0),
-    ArrowDown: () => walk(0, 1), ArrowUp: () => walk(0, -1), Escape: () => box.close(),
+    ArrowDown: () => walk(0, 1), ArrowUp: () => walk(0, -1), Escape: close,
   };
   document.addEventListener("click", (event) => {
     const shot = event.target.closest("button.shot");
     const key = event.target.closest("button[data-key]");
     if (shot) show(shot);
     else if (key) keys[key.dataset.key]();
-    else if (event.target === box) box.close();
+    else if (event.target === box) close();
   });
   box.addEventListener("keydown", (event) => {
     if (keys[event.key]) {
@@ -58,10 +62,7 @@ SCRIPT = """
       keys[event.key]();
     }
   });
-  box.addEventListener("close", () => {
-    picture.removeAttribute("src");
-    if (at) at.focus();
-  });
+  box.addEventListener("close", () => picture.removeAttribute("src"));
 })();
 """
 
