@@ -43,7 +43,7 @@ def test_names_of_files_and_what_is_left_out_can_be_chosen(work: Path) -> None:
 
 
 def test_several_runs_are_compared_beside_their_folders(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "owl", "cat", "owl"]) == 0
+    assert main(["report", "owl", "cat", "runs/owl"]) == 0
     assert capsys.readouterr().out.startswith("runs/comparison.html  ")
     assert "Comparison of owl, cat" in (work / "runs" / "comparison.html").read_text()
 
@@ -53,6 +53,7 @@ def test_several_runs_are_compared_beside_their_folders(work: Path, capsys: pyte
     [
         (["no\x1bsuch"], "There is no such run"),
         (["owl", "--out", "theirs.html"], "A file of that name is there already"),
+        (["owl", "--out", "one.png", "--sheet", "./one.png"], "need two files"),
         (["owl", "--max-mb", "0"], "give 1 to 1000"),
         ([f"r{number}" for number in range(9)], "Too many runs"),
     ],

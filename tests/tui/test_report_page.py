@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from engine import text as texts
 from engine.errors import RunError
 from engine.events import EventLog, RunFailed, RunStarted, SampleSaved, SteppedDown
 from engine.files import RunFolder
+from tests.reliability import figure
 from tui.judged import JUDGED_NAME, Judged
 from tui.reporting.page import MARKER
 from tui.reporting.writing import Wish, refuse_foreign, write_report
@@ -235,6 +237,22 @@ def test_a_report_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="was not written"):
         write_report([folder], stop=stop)
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_three_hundred_epochs_of_eight_prompts_are_all_in_a_page(tmp_path: Path) -> None:
+    prompts = [f"prompt {number}" for number in range(8)]
+    folder = made_run(tmp_path / "runs", shape=Shape(epochs=300, every=1, prompts=prompts, side=256))
+    for number, path in enumerate(RunFolder(folder).samples.iterdir()):
+        pixels = np.random.default_rng(number).normal(128, 20, (256, 256, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    begun = time.monotonic()
+    written = write_report([folder])
+    figure("report", "300 epochs of 8 prompts: seconds, megabytes", f"{time.monotonic() - begun:.0f}, "
+           f"{written.size / 1e6:.1f}")  # fmt: skip
+    assert written.size <= 25e6 and (written.pictures, written.left_out) == (301 * 8 + 8, 0)
+    with Image.open(folder / "report.png") as sheet:
+        assert max(sheet.size) <= 8000
 
 
 def test_a_page_stays_within_its_size(tmp_path: Path) -> None:

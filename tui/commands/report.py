@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         raise RunError("Too many runs", f"{len(args.runs)} are named", f"Name at most {MOST_RUNS}.")
     usual = [Path(name) for name in RUN_FOLDERS]
     places = [args.runs_dir] if args.runs_dir is not None else [one for one in usual if one.is_dir()] or usual[:1]
-    folders = [find_run(places, name) for name in dict.fromkeys(args.runs)]
+    found = {os.path.realpath(folder): folder for folder in (find_run(places, name) for name in args.runs)}
+    folders = list(found.values())
     wish = Wish(args.out, args.sheet, args.max_mb or MAX_MB, not args.no_dataset, args.force)
     bar = Bar(sys.stderr)
     try:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
+from engine.text import without_secrets
+
 _PATH = re.compile(r"(?<![\w.~/:\\-])~?(?:/[^\s/'\"<>|:,;()\[\]{}]+)+/?")
 """An absolute path in a text, or one that begins at home."""
 
@@ -33,7 +35,11 @@ class Shortener:
         return path.name or str(path)
 
     def text(self, text: str) -> str:
-        """``text`` with every absolute path in it shortened to its last name."""
+        """``text`` with every absolute path in it shortened to its last name.
+
+        Secrets go first: what is left of one would not be known for one any more.
+        """
+        text = without_secrets(text)
         for folder in self._folders:
             text = text.replace(f"{folder}/", "")
         if self._home != "/":

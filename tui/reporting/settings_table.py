@@ -58,7 +58,7 @@ def defaults(kind: type[BaseModel] = RunConfig, before: str = "") -> dict[str, s
         inner = [one for one in (part.annotation, *get_args(part.annotation)) if _is_table(one)]
         if inner:
             found |= defaults(inner[0], f"{name}." if inner[0] is part.annotation else f"{name}.*.")
-        elif not part.is_required():
+        if not part.is_required() and (not inner or inner[0] is not part.annotation):
             found[name] = _words(part.default, Shortener())
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -79,6 +80,8 @@ def write_report(
         DiskError: it cannot be written; what stood there is unharmed.
     """
     target, beside = targets(folders, wish)
+    if os.path.abspath(target) == os.path.abspath(beside):
+        raise RunError("Page and contact sheet need two files", f"both are {safe_text(target)}", "Name another one.")
     for path, marker in ((target, page.MARKER), (beside, sheet.MARKER)):
         if not wish.force:
             refuse_foreign(path, marker)
@@ -111,7 +114,10 @@ def targets(folders: Sequence[Path], wish: Wish) -> tuple[Path, Path]:
     out = wish.out if wish.out is not None else home / name
     if out.is_dir():
         out = out / name
-    return out, wish.sheet if wish.sheet is not None else out.with_suffix(".png")
+    beside = out.with_suffix(".png")
+    if beside == out:
+        beside = out.with_name(f"{out.stem}-sheet.png")
+    return out, wish.sheet if wish.sheet is not None else beside
 
 
 def refuse_foreign(path: Path, marker: bytes) -> None:
