@@ -113,6 +113,14 @@ CONTRAST = """(() => {
 })()"""
 
 
+def test_a_link_leads_to_the_recommended_epoch(opened: browser.Browser, page: Path) -> None:
+    opened.open(page, width=390)
+    opened.click("nav a")
+    assert opened.ask("document.querySelector('nav a').hash") == "#epoch-6"
+    assert opened.ask("document.querySelector('.scroll').scrollLeft") > 0
+    quiet(opened, page)
+
+
 def test_several_runs_are_one_page(opened: browser.Browser, page: Path) -> None:
     both = page.parent.parent / "both.html"
     opened.open(both)

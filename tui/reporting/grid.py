@@ -75,8 +75,14 @@ def heads(facts: RunFacts, epochs: Sequence[int]) -> list[Markup]:
     for epoch in epochs:
         words = [element("span", badge, class_="badge") for badge in badges(facts, epoch)]
         marks = element("div", joined(words, " "), class_="marks") if words else ""
-        found.append(element("th", epoch_name(epoch), marks, scope="col", class_=column_class(facts, epoch)))
+        looks = column_class(facts, epoch)
+        found.append(element("th", epoch_name(epoch), marks, scope="col", class_=looks, id=column_id(epoch)))
     return found
+
+
+def column_id(epoch: int) -> str:
+    """By which links lead to an epoch's pictures."""
+    return f"epoch-{epoch}"
 
 
 def badges(facts: RunFacts, epoch: int) -> list[str]:

@@ -59,7 +59,7 @@ tbody th { font-weight: 600; }
   color: var(--accent); font-size: 0.78rem; font-weight: 600; white-space: nowrap; }
 .grid { border-collapse: separate; border-spacing: 0; }
 .grid th, .grid td { padding: 0.25rem; border-bottom: 0; }
-.grid thead th { padding: 0.2rem 0.4rem 0.3rem; }
+.grid thead th { scroll-margin: 1rem 0 0 17rem; padding: 0.2rem 0.4rem 0.3rem; }
 .marks { width: clamp(6rem, 12vw, 12rem); white-space: normal; font-size: 0.9rem; line-height: 1.5; }
 .grid .advised { background: var(--tint); }
 .grid thead .advised { border-top: 3px solid var(--accent); }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tui.reporting import curves, sections, summary
 from tui.reporting.facts import RunFacts
-from tui.reporting.grid import Cells, grid
+from tui.reporting.grid import Cells, column_id, grid
 from tui.reporting.looks import STYLE
 from tui.reporting.markup import Markup, element, joined
 from tui.reporting.pictures import Key, Pictures
@@ -44,10 +44,16 @@ def run_page(facts: RunFacts, pictures: Pictures, refused: dict[Key, str]) -> st
     return document(
         f"{facts.name}: lorakiln report",
         summary.head(facts),
-        jumps({id_: NAMES[id_] for id_, part in parts.items() if part}),
+        jumps(_advised(facts) | {id_: NAMES[id_] for id_, part in parts.items() if part}),
         element("main", *parts.values()),
         sections.about([facts], said),
     )
+
+
+def _advised(facts: RunFacts) -> dict[str, str]:
+    """A link to the pictures of the first recommended epoch that has any, at a run's many epochs."""
+    shown = next((epoch for epoch in facts.epochs if facts.is_advised(epoch)), None)
+    return {column_id(shown): "Recommended epochs"} if shown is not None else {}
 
 
 def jumps(names: dict[str, str]) -> Markup:

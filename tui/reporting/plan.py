@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from tui.places import sample_in
@@ -69,9 +70,11 @@ def by_weight(facts: RunFacts) -> list[int]:
         return []
     judged = [epoch for epoch in epochs if facts.judged.of(epoch).stars or facts.judged.of(epoch).note]
     inside = [epoch for epoch in epochs if facts.is_advised(epoch)]
-    first = [epochs[0], facts.judged.chosen, advice.best, epochs[-1], *inside, *judged]
+    first = [epochs[0], facts.judged.chosen, advice.best, epochs[-1], *inside[:1], *inside[-1:], *judged]
+    # Then by turns one of the range and one of all: a wide range leaves room for what lies before and after it.
+    turns = [epoch for pair in zip_longest(evenly(inside), evenly(epochs)) for epoch in pair]
     known = set(epochs)
-    return [epoch for epoch in dict.fromkeys([*first, *evenly(epochs)]) if epoch in known]
+    return [epoch for epoch in dict.fromkeys([*first, *turns]) if epoch in known]
 
 
 def evenly(epochs: Sequence[int]) -> Iterable[int]:
