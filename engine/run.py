@@ -229,6 +229,13 @@ def last_saved_step(folder: RunFolder) -> int:
     return next_step(folder.states) - 1
 
 
+def made_with(folder: Path) -> dict[str, str]:
+    """Versions, device and precision that the run in ``folder`` was last trained with; empty where unknown."""
+    from engine.training.record import newest_versions
+
+    return newest_versions(RunFolder(folder).records)
+
+
 def outlook(folder: Path) -> Outlook:
     """What resuming the run in ``folder`` would do; nothing is changed. Reads the disk: not for a thread that draws.
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "bench": "measure training steps and leave nothing behind",
     "cache": "fill the caches of latents and text embeddings, without training",
     "runs": "list, show and compare runs",
+    "report": "write what came out of a run as one HTML file, with a contact sheet",
     "models": "find model files and tell what they are",
     "dataset": "check a folder of pictures and captions",
     "config": "check a configuration file",

@@ -20,6 +20,7 @@ LATER = (
     "tui.opening",
     "tui.palette",
     "tui.plan",
+    "tui.reporting.writing",
     "tui.run_shelf",
     "tui.screens.compare",
     "tui.screens.conflict",

@@ -11,6 +11,7 @@ RUNS_KEYS: tuple[Key, ...] = (
     Key("runs.mark", "space", "mark", "Mark", "Mark the run for a comparison", "Runs", footer=True),
     Key("runs.compare", "c", "compare", "Compare", "Compare two marked runs, or the marked with this", "Runs",
         footer=True),
+    Key("runs.report", "w", "report", "Write report", "Write its report, one HTML file, into its folder", "Runs"),
     Key("runs.copy", "y", "copy", "Copy path", "Copy the path of its newest LoRA, or of its folder", "Runs"),
     Key("runs.filter", "slash", "filter", "Filter", "Show only runs with these words", "Runs", "/", True),
     Key("runs.refresh", "R", "refresh", "Refresh", "Look again at what is there", "Runs", "R"),
