@@ -20,6 +20,7 @@ from engine.event_values import checked, hints_of
 from engine.events_faults import HostMemoryLow as HostMemoryLow
 from engine.events_faults import LossSpiked as LossSpiked
 from engine.events_faults import StepBroken as StepBroken
+from engine.events_measured import BANDS as BANDS
 from engine.events_measured import Advised as Advised
 from engine.events_measured import Measured as Measured
 from engine.events_memory import DiskTight as DiskTight

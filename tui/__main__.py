@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": "measure training steps and leave nothing behind",
     "cache": "fill the caches of latents and text embeddings, without training",
     "runs": "list, show and compare runs",
+    "use": "take an epoch's LoRA along, and say how it is used",
     "models": "find model files and tell what they are",
     "dataset": "check a folder of pictures and captions",
     "config": "check a configuration file",

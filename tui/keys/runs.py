@@ -11,6 +11,8 @@ RUNS_KEYS: tuple[Key, ...] = (
     Key("runs.mark", "space", "mark", "Mark", "Mark the run for a comparison", "Runs", footer=True),
     Key("runs.compare", "c", "compare", "Compare", "Compare two marked runs, or the marked with this", "Runs",
         footer=True),
+    Key("runs.epochs", "e", "epochs", "Epochs", "Its epochs: curves, pictures, and which to take", "Runs",
+        footer=True),
     Key("runs.copy", "y", "copy", "Copy path", "Copy the path of its newest LoRA, or of its folder", "Runs"),
     Key("runs.filter", "slash", "filter", "Filter", "Show only runs with these words", "Runs", "/", True),
     Key("runs.refresh", "R", "refresh", "Refresh", "Look again at what is there", "Runs", "R"),
