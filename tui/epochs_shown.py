@@ -59,8 +59,7 @@ class Shown:
 
     Attributes:
         epochs: of all rows, rising.
-        drawn: epochs that have a picture at full strength, rising.
-        strengths: at which pictures were drawn, rising.
+        columns: epochs that have a picture at full strength, and those that have one at any, rising.
         nearest: for each prompt by its index, the training picture whose caption is nearest to it.
         at: the row that the cursor is on.
         prompt: the line of the grid that the cursor is on.
@@ -79,6 +78,7 @@ class Shown:
     measured: tuple[Measured, ...] = ()
     prompts: tuple[Prompt, ...] = ()
     grid: Mapping[Cell, SampleSaved] = field(default_factory=dict)
+    columns: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     nearest: Mapping[int, Path] = field(default_factory=dict)
     judged: Judged = field(default_factory=Judged)
     files: frozenset[str] = frozenset()
@@ -104,9 +104,9 @@ class Shown:
         return [row.epoch for row in self.rows]
 
     @property
-    def drawn(self) -> list[int]:
+    def drawn(self) -> tuple[int, ...]:
         """Epochs that have a picture, of any strength where strengths are shown."""
-        return sorted({epoch for epoch, _, strength in self.grid if self.by_strength or strength == 1.0})
+        return self.columns[self.by_strength]
 
     @property
     def strengths(self) -> list[float]:
@@ -144,17 +144,29 @@ def gather(view: RunView, folder: Path, judged: Judged, around: Around, before: 
     rows = tuple(epoch_rows(view, folder, judged, advice))
     prompts = tuple(prompts_of(view.samples))
     same = before is not None and before.prompts == prompts and before.nearest
+    grid = grid_of(view.samples)
+    full = tuple(sorted({epoch for epoch, _, strength in grid if strength == 1.0}))
     shown = Shown(
-        folder, folder.name, view.state, view.live, view.epochs, rows, advice, tuple(view.measured), prompts,
-        grid_of(view.samples), before.nearest if before is not None and same else nearest(prompts, around.captions),
+        folder, folder.name, view.state, view.live, view.epochs, rows, advice, tuple(view.measured), prompts, grid,
+        (full, tuple(sorted({epoch for epoch, _, _ in grid}))),
+        before.nearest if before is not None and same else nearest(prompts, around.captions),
         judged, around.files, version=next(_versions),
     )  # fmt: skip
     if before is None or not before.rows:
-        last = shown.drawn or shown.epochs or [0]
+        last = shown.drawn or shown.epochs or (0,)
         return shown.at_epoch(judged.chosen or advice.best or last[-1])
     prompt = max(0, min(before.prompt, len(prompts) - 1))
     kept = replace(shown, prompt=prompt, signal=before.signal, by_strength=before.by_strength)
     return kept.at_epoch(before.epoch)
+
+
+def rejudged(shown: Shown, judged: Judged) -> Shown:
+    """The same with other opinions."""
+    rows = tuple(
+        row if row.opinion == judged.of(row.epoch) else replace(row, opinion=judged.of(row.epoch))
+        for row in shown.rows
+    )
+    return replace(shown, rows=rows, judged=judged, version=next(_versions))
 
 
 def read_around(folder: Path) -> Around:
@@ -243,4 +255,15 @@ def told_row(shown: Shown, row: EpochRow) -> str:
     parts += ["taken along"] if shown.judged.chosen == row.epoch and row.epoch else []
     answers = (("recognisable", row.opinion.recognisable), ("obeys", row.opinion.obeys), ("clean", row.opinion.clean))
     parts += [f"{name}: {answer}" for name, answer in answers if answer]
+    parts += [_fileless(shown, row)] if row.epoch and not shown.files_of(row) else []
     return ", ".join(parts)
+
+
+def _fileless(shown: Shown, row: EpochRow) -> str:
+    """That an epoch has no file, and which of its neighbours have one."""
+    saved = [other.epoch for other in shown.rows if shown.files_of(other)]
+    near = [
+        *[epoch for epoch in saved if epoch < row.epoch][-1:],
+        *[epoch for epoch in saved if epoch > row.epoch][:1],
+    ]
+    return "no file" + (f" (saved: {' and '.join(map(str, near))})" if near else "")

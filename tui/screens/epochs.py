@@ -16,6 +16,7 @@ from textual.widgets import Input
 from engine.errors import EngineError
 from tui.aside import aside
 from tui.blind import candidates, pairings
+from tui.epochs_shown import rejudged
 from tui.judged import MOST_STARS, QUESTIONS, Judged, Opinion, write_judged
 from tui.places import is_shipped
 from tui.screens.epochs_moving import EpochsMoving
@@ -28,7 +29,8 @@ class EpochsScreen(EpochsMoving):
     def judge(self, judged: Judged) -> None:
         """Take other opinions, draw them and keep them: the one way that any of them changes."""
         self.judged = judged
-        self.renew()
+        self.shown = rejudged(self.shown, judged)
+        self.draw()
         self._keep(judged)
 
     @work(group="keep")

@@ -91,7 +91,7 @@ class EpochsView(Screen[str | None]):
     def on_mount(self) -> None:
         """Lay out, read, and look for news from then on."""
         self.lay_out(self.app.size.width, self.app.size.height)
-        self._draw()
+        self.draw()
         self.read()
         self.set_interval(POLL_S, self.poll)
 
@@ -144,9 +144,10 @@ class EpochsView(Screen[str | None]):
         before = self.shown if self.shown.version else None
         self.shown = gather(self.run.view, self.folder, self.judged or Judged(), self.around or Around(), before)
         self.refresh_bindings()
-        self._draw()
+        self.draw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw everything."""
         shown = self.shown
         self.query_one("#head", Static).update(_head(shown))
         self.query_one("#advice", Static).update(_advice(shown) if shown.version else safe("Reading the run..."))

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.style import Style
 from textual.events import Resize
 
-from tui.widgets.cells import CellWidget, Run
+from tui.widgets.cells import CellWidget, Run, wrap
 from tui.widgets.picture import PictureCells, load_picture, piece_style
 
 KEPT_PICTURES = 200
@@ -81,20 +81,21 @@ class DecodedPictures(CellWidget):
         self._loads += 1
         self.refresh()
 
-    def _drawn(self, wanted: Wanted, hatch: Style) -> list[list[Run]]:
+    def _drawn(self, wanted: Wanted, hatch: Style, blank: Style) -> list[list[Run]]:
         """A picture in its box, or its problem; hatched until it is decoded."""
         _, columns, rows, _ = wanted
         cells = self._kept.get(wanted)
         if cells is None:
             sign = self.glyphs.empty * min(columns, rows * 2)
-            return placed([[(sign, hatch)]] * rows, columns, rows, self.rich_style)
+            return placed([[(sign, hatch)]] * rows, columns, rows, blank)
         if cells.problem:
-            return placed([[(f"picture {cells.problem}", hatch)]], columns, rows, self.rich_style)
+            words = wrap(f"picture {cells.problem}", max(1, columns))[:rows]
+            return placed([[(line, hatch)] for line in words], columns, rows, blank)
         lines = [
-            [(text, piece_style(front, back) if front >= 0 else self.rich_style) for text, front, back in line]
+            [(text, piece_style(front, back) if front >= 0 else blank) for text, front, back in line]
             for line in cells.lines
         ]
-        return placed(lines, columns, rows, self.rich_style)
+        return placed(lines, columns, rows, blank)
 
 
 def placed(lines: list[list[Run]], columns: int, rows: int, blank: Style) -> list[list[Run]]:

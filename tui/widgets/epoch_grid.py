@@ -6,6 +6,7 @@ in sight; what is not in sight is neither decoded nor drawn.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class EpochGrid(DecodedPictures, can_focus=True):
     @property
     def _column(self) -> int:
         """The column of the cursor's epoch, or of the nearest one before it that has a picture."""
-        return max(0, sum(epoch <= self.shown.epoch for epoch in self.shown.drawn) - 1)
+        return max(0, bisect_right(self.shown.drawn, self.shown.epoch) - 1)
 
     def _cells(self) -> list[list[Wanted | None]]:
         """What is in sight: for each line the training picture, if there is a column for it, then the epochs."""
@@ -174,26 +175,27 @@ class EpochGrid(DecodedPictures, can_focus=True):
             head = self.style_of("grid--head")
             return [strip_of([(line.center(width), head)], width, self.rich_style) for line in [*above, *lines]]
         self._arrangement()
-        plan = self._plan
+        plan, blank, hatch = self._plan, self.rich_style, self.style_of("grid--hatch")
         strips = [self._heading(plan, width)]
+        gap = strip_of([], 1, blank)
         for number, row in enumerate(self._cells(), self._top):
             strips.append(self._label(number, width))
-            pictures = [self._picture(cell, plan) for cell in row]
-            gap = Strip([*strip_of([(" ", self.rich_style)], 1, self.rich_style)], 1)
+            pictures = [self._picture(cell, plan, blank, hatch) for cell in row]
             for line in range(plan.rows):
                 joined = Strip.join([part for picture in pictures for part in (picture[line], gap)])
-                strips.append(joined.adjust_cell_length(width, self.rich_style))
+                strips.append(joined.adjust_cell_length(width, blank))
         return strips[:height]
 
     def _nothing(self) -> str:
         """Why there is nothing to draw; empty where there is something."""
+        shown = self.shown
         if how_to_draw(self.app)[0] is None:
             return "Pictures are off: images in the settings turns them on."
-        if not self.shown.grid:
+        if not shown.grid:
             return NO_PICTURES
-        if self.shown.by_strength and self.shown.strengths in ([], [1.0]):
-            drawn = ",".join(map(str, [epoch for epoch in self.shown.drawn if epoch][-3:])) or "4,8"
-            name = safe_text(self.shown.name, 60)
+        if shown.by_strength and shown.strengths in ([], [1.0]):
+            drawn = ",".join(map(str, [epoch for epoch in shown.drawn if epoch][-3:])) or "4,8"
+            name = safe_text(shown.name, 60)
             return (
                 f"Pictures at full strength only. `kiln sample runs/{name} --epochs {drawn} --strengths 0.6,0.8,1.0` "
                 "draws others; s goes back to the prompts."
@@ -223,13 +225,12 @@ class EpochGrid(DecodedPictures, can_focus=True):
         style = self.style_of("grid--here" if here else "grid--kind")
         return strip_of([(f"{sign}{kind}: ", style), (cut, self.style_of("grid--prompt"))], width, self.rich_style)
 
-    def _picture(self, wanted: Wanted | None, plan: Plan) -> list[Strip]:
-        blank = self.rich_style
+    def _picture(self, wanted: Wanted | None, plan: Plan, blank: Style, hatch: Style) -> list[Strip]:
         if wanted is None:
             return [strip_of([], plan.columns, blank)] * plan.rows
         strips = self._by_picture.get((wanted, blank))
         if strips is None:
-            lines = self._drawn(wanted, self.style_of("grid--hatch"))
+            lines = self._drawn(wanted, hatch, blank)
             strips = [strip_of(line, plan.columns, blank) for line in lines]
             if wanted in self._kept:
                 if len(self._by_picture) > KEPT_STRIPS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar
 
+from rich.segment import Segment
 from rich.style import Style
 from textual.events import Click
 from textual.strip import Strip
@@ -196,9 +197,10 @@ class EpochPlot(Plot, can_focus=True):
             spans.append((here, here + 1, "plot--here"))
         for first, last, name in spans:
             ground = Style(bgcolor=self.style_of(name).bgcolor)
-            parts = strip.divide([first, last, width])
-            parts = [part.apply_style(ground) if number == 1 else part for number, part in enumerate(parts)]
-            strip = Strip.join(parts)
+            before, inside, after = (strip.crop(*ends) for ends in ((0, first), (first, last), (last, width)))
+            # Over the segments' own ground, which a style under them would not show through.
+            painted = Strip(Segment.apply_style(list(inside), post_style=ground), inside.cell_length)
+            strip = Strip.join([before, painted, after])
         return strip
 
     def _message(self, text: str, width: int, height: int) -> list[Strip]:

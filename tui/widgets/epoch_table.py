@@ -18,8 +18,8 @@ from tui.epochs_shown import Shown, figures
 from tui.widgets.cells import CellWidget, Run, strip_of
 
 EPOCH, VERDICT, LOSS, GAP, DRIFT, STARS, WINS = 6, 10, 9, 9, 8, 8, 6
-FILE = 12
-"""Cells that a file's name needs to be worth showing."""
+FILE, LEAST_FILE = 12, 5
+"""Cells that a file's name needs to be worth showing, and those of a word in its place."""
 
 VERDICT_STYLES = {"in range": "good", "under": "held", "over": "bad", "unclear": "dim"}
 
@@ -76,9 +76,9 @@ class EpochTable(CellWidget, can_focus=True):
 
     def _columns(self, width: int) -> tuple[bool, int]:
         """Whether there is room for drift and wins, and cells for the file's name."""
-        least = 2 + EPOCH + VERDICT + LOSS + GAP + STARS + 7
-        more = width >= least + DRIFT + WINS
-        return more, width - least + 7 - 2 - (DRIFT + WINS if more else 0)
+        least = 4 + EPOCH + VERDICT + LOSS + GAP + STARS + 2
+        more = width >= least + DRIFT + WINS + LEAST_FILE
+        return more, width - least - (DRIFT + WINS if more else 0)
 
     def _heading(self, width: int) -> str:
         more, _ = self._columns(width)

@@ -106,7 +106,9 @@ class SamplePictures(DecodedPictures):
     def _picture(self, path: str, columns: int, rows: int) -> list[list[Run]]:
         folder = self._folder()
         where = str(sample_in(folder, path)) if folder is not None else ""
-        return self._drawn((where, columns, rows, self.glyphs.ascii), self.style_of("samples--hatch"))
+        return self._drawn(
+            (where, columns, rows, self.glyphs.ascii), self.style_of("samples--hatch"), self.rich_style
+        )
 
 
 def film_of(samples: list[SampleSaved], current: SampleSaved | None, count: int) -> list[SampleSaved]:
