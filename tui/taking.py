@@ -213,7 +213,7 @@ def _code(path: Path, trigger: str, variant: str) -> str:
     schnell = variant.startswith("schnell")
     base = f"black-forest-labs/FLUX.1-{'schnell' if schnell else 'dev'}"
     steps = "num_inference_steps=4, guidance_scale=0.0" if schnell else "num_inference_steps=28, guidance_scale=3.5"
-    folder, name = json.dumps(safe_text(path.parent)), json.dumps(safe_text(path.name, LONGEST_NAME))
+    folder, name = json.dumps(safe_text(path.absolute().parent)), json.dumps(safe_text(path.name, LONGEST_NAME))
     try:
         layout = layout_of(path)
     except EngineError:

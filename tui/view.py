@@ -373,9 +373,8 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
 
 def _fold_sample(view: RunView, event: SampleSaved, at: float) -> None:
     # A step that is done again draws its pictures again, into the same files; the folder may have moved.
-    place = event.index, event.strength
-    former = (one for one in view.samples if one.step != event.step or (one.index, one.strength) != place)
-    view.samples = [*former, event]
+    place = event.step, event.index, event.strength
+    view.samples = [*(one for one in view.samples if (one.step, one.index, one.strength) != place), event]
     _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
 
 

@@ -5,6 +5,7 @@ The workbench's own bridge is used where it has the run; another run gets a brid
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from engine.commands import Command
@@ -19,7 +20,7 @@ class WatchedRun:
     def __init__(self, workplace: Workplace, folder: Path) -> None:
         self.folder = folder
         shown = workplace.run
-        mine = shown is not None and shown.folder is not None and shown.folder.root == folder
+        mine = shown is not None and shown.folder is not None and _same(shown.folder.root, folder)
         self._own = None if mine else Bridge(PastRun(folder))
         self._bridge = self._own or workplace.bridge
         self._workplace = workplace
@@ -53,3 +54,7 @@ class WatchedRun:
         """Let go of the thread."""
         if self._own is not None:
             self._own.close()
+
+
+def _same(one: Path, two: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(two)

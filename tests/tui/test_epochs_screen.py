@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from made_epochs import PER_EPOCH, lora_file, make_run, measured
+from made_epochs import PER_EPOCH, PROMPTS, lora_file, make_run, measured
 from textual.pilot import Pilot
 from textual.widgets import Input
 from watching import text_of, until
@@ -23,13 +25,18 @@ from tui.screens.blind import BlindScreen
 from tui.screens.dialogs import ErrorDialog
 from tui.screens.epoch_pair import PairScreen
 from tui.screens.epochs import EpochsScreen
+from tui.screens.runs import RunsScreen
 from tui.screens.take import TakeDialog, UsageDialog
 from tui.screens.verdict import VerdictDialog
+from tui.settings import Settings
 from tui.terminal.traits import Traits
 from tui.widgets.epoch_grid import EpochGrid
 from tui.widgets.epoch_plot import EpochPlot
 from tui.widgets.epoch_table import EpochTable
+from tui.widgets.picture import picture_cells
 from tui.workplace import Workplace
+
+FRAME_S = 0.016
 
 SIZES = pytest.mark.parametrize("size", [(160, 45), (80, 24)], ids=["160x45", "80x24"])
 
@@ -68,10 +75,10 @@ class Opened:
 
 @asynccontextmanager
 async def opened(
-    root: Path, size: tuple[int, int] = (160, 45), utf8: bool = True, home: Path | None = None
+    root: Path, size: tuple[int, int] = (160, 45), utf8: bool = True, settings: Settings | None = None
 ) -> AsyncIterator[Opened]:
     """The screen on the run in ``root``, all read and drawn."""
-    app = KilnApp(Workplace(root.parents[1]), Traits(utf8=utf8))
+    app = KilnApp(Workplace(root.parents[1], settings), Traits(utf8=utf8))
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.workbench is not None and app.workbench.feed is not None)
         screen = EpochsScreen(app.workplace, root)
@@ -264,6 +271,7 @@ async def test_an_epoch_is_taken_along_and_its_use_is_shown(tmp_path: Path, monk
             assert part in on.app.clipboard
         await on.press("escape")
         await on.until(lambda: on.kept().chosen == 12 and "taken along" in on.text)
+        assert on.app.workplace.session.taken_to == str(loras)
         lora_file(loras / "cat-e0012.safetensors", ["lora_unet_another.lora_down.weight"])
         await on.press("u", "enter")
         await on.until(lambda: "A file of that name is there" in on.text)
@@ -343,6 +351,40 @@ async def test_a_live_run_is_followed(tmp_path: Path) -> None:
         await on.until(lambda: on.screen.ready)
 
 
+async def test_five_hundred_epochs_are_drawn_in_a_frame(tmp_path: Path) -> None:
+    """Painting and turning into what a terminal is sent, in processor time, the best of five."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    root = make_run(tmp_path, epochs=500, bottom=200, every=1, prompts=PROMPTS[:2], pictures=False)
+    async with opened(root) as on:
+        grid, parts = on.screen.query_one(EpochGrid), (EpochPlot, EpochTable, EpochGrid)
+        for wanted in grid._wanted():
+            grid._kept[wanted] = picture_cells(pixels, wanted[1], wanted[2], "quadrants")
+        grid._by_picture.clear()
+        spent = []
+        for _ in range(5):
+            begin = time.thread_time()
+            on.screen.action_step(1 if len(spent) % 2 else -1)
+            for widget in (on.screen.query_one(part) for part in parts):
+                for strip in widget.paint(widget.size.width, widget.size.height):
+                    strip.render(on.app.console)
+            spent.append(time.thread_time() - begin)
+        assert min(spent) < FRAME_S
+
+
+async def test_what_went_out_of_sight_is_not_decoded(tmp_path: Path) -> None:
+    async with opened(make_run(tmp_path)) as on:
+        grid = on.screen.query_one(EpochGrid)
+        seen = grid._wanted()[0]
+        assert grid._if_sought(seen) is not None
+        assert grid._if_sought(("elsewhere.png", *seen[1:])) is None  # type: ignore[arg-type]
+
+
+async def test_without_pictures_nothing_is_compared(tmp_path: Path) -> None:
+    async with opened(make_run(tmp_path), (80, 24), settings=Settings(images="off")) as on:
+        await on.press("b", "enter", "tab", "tab")
+        assert on.app.screen is on.screen and "Pictures are off" in on.words
+
+
 async def test_text_from_outside_is_shown_harmless(tmp_path: Path) -> None:
     hostile = "a cat \x1b]0;owned\x07\x1b[2J \u202egnp.exe"
     root = make_run(tmp_path, prompts=((hostile, "scene"),))
@@ -358,8 +400,44 @@ async def test_text_from_outside_is_shown_harmless(tmp_path: Path) -> None:
         assert "\x1b]0;" not in raw and "\u202e" not in raw
 
 
-@pytest.mark.parametrize("size", [(160, 45), (80, 24), (60, 14), (20, 5), (4, 2)], ids=str)
-@pytest.mark.parametrize("utf8", [True, False], ids=["utf8", "ascii"])
+async def test_workbench_and_list_of_runs_lead_there_and_back(tmp_path: Path) -> None:
+    root = make_run(tmp_path)
+    place = Workplace(tmp_path)
+    place.show(root)
+    app = KilnApp(place, Traits())
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.workbench is not None and app.workbench.feed is not None and place.view.seq)
+        await pilot.press("3", "e")
+        await until(pilot, lambda: isinstance(app.screen, EpochsScreen) and app.screen.ready)
+        assert place.session.screen == "epochs" and app.screen.run.view is place.view
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.workbench)
+        assert place.session.screen == "workbench"
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.cards)
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, EpochsScreen) and app.screen.ready)
+        assert place.session.screen == "runs", "the list is come back to, not the epochs of whatever is shown"
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+    place.session.screen = "epochs"
+    again = KilnApp(place, Traits())
+    async with again.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(again.screen, EpochsScreen) and again.screen.ready)
+
+
+async def test_there_is_no_way_to_epochs_that_are_not_there(tmp_path: Path) -> None:
+    app = KilnApp(Workplace(tmp_path), Traits())
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.workbench is not None and app.workbench.feed is not None)
+        await pilot.press("3", "e")
+        await pilot.pause()
+        assert app.screen is app.workbench and "e Epochs" not in text_of(app)
+
+
+@pytest.mark.parametrize(
+    ("size", "utf8"), [((160, 45), False), ((60, 14), True), ((20, 5), False), ((4, 2), True)], ids=str
+)
 async def test_no_size_and_no_alphabet_breaks_it(
     tmp_path: Path, size: tuple[int, int], utf8: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

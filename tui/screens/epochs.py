@@ -21,6 +21,7 @@ from tui.judged import MOST_STARS, QUESTIONS, Judged, Opinion, write_judged
 from tui.places import is_shipped
 from tui.screens.epochs_moving import EpochsMoving
 from tui.taking import NameTaken, file_of, found_targets, take, usage, usual_name
+from tui.widgets.preview import how_to_draw
 
 
 class EpochsScreen(EpochsMoving):
@@ -109,6 +110,8 @@ class EpochsScreen(EpochsMoving):
         """Show two epochs: the marked one, else the advised, else the one before; and this."""
         from tui.screens.epoch_pair import PairScreen
 
+        if self._pictures_are_off():
+            return
         shown = replace(self.shown, by_strength=False)
         drawn = shown.drawn
         here = max((epoch for epoch in drawn if epoch <= shown.epoch), default=drawn[0] if drawn else -1)
@@ -119,6 +122,13 @@ class EpochsScreen(EpochsMoving):
             return
         self.app.push_screen(PairScreen(self.workplace, shown, others[0], here), self._compared)
 
+    def _pictures_are_off(self) -> bool:
+        """Whether pictures are not drawn at all, and said so."""
+        off = how_to_draw(self.app)[0] is None
+        if off:
+            self.app.say("Pictures are off: images in the settings turns them on")
+        return off
+
     def _compared(self, came: str | None) -> None:
         if came:
             epoch, prompt = came.split()
@@ -128,7 +138,7 @@ class EpochsScreen(EpochsMoving):
         """Compare pictures without knowing their epochs."""
         from tui.screens.blind import BlindScreen
 
-        if self._opinion() is None or self.judged is None:
+        if self._pictures_are_off() or self._opinion() is None or self.judged is None:
             return
         saved = [row.epoch for row in self.shown.rows if self.shown.files_of(row)]
         epochs = candidates(saved, self.shown.grid, self.shown.advice)
