@@ -65,6 +65,7 @@ class Shown:
         prompt: the line of the grid that the cursor is on.
         signal: the number of the curve that is shown.
         by_strength: the grid shows one prompt over strengths, not all prompts.
+        untouched: the user has not moved the cursor, nor judged: it goes to the epoch that is advised by now.
         version: another one whenever anything but cursor and signal is.
     """
 
@@ -86,6 +87,7 @@ class Shown:
     prompt: int = 0
     signal: int = 0
     by_strength: bool = False
+    untouched: bool = True
     version: int = 0
 
     @property
@@ -139,7 +141,7 @@ class Shown:
 
 
 def gather(view: RunView, folder: Path, judged: Judged, around: Around, before: Shown | None) -> Shown:
-    """The newest state; the cursor stays on its epoch, and begins at the epoch that was chosen or is advised."""
+    """The newest state; a cursor that was moved stays on its epoch, else it is on the chosen or the advised one."""
     advice = advice_of(view, around.stop)
     rows = tuple(epoch_rows(view, folder, judged, advice))
     prompts = tuple(prompts_of(view.samples))
@@ -152,12 +154,13 @@ def gather(view: RunView, folder: Path, judged: Judged, around: Around, before: 
         before.nearest if before is not None and same else nearest(prompts, around.captions),
         judged, around.files, version=next(_versions),
     )  # fmt: skip
-    if before is None or not before.rows:
-        last = shown.drawn or shown.epochs or (0,)
-        return shown.at_epoch(judged.chosen or advice.best or last[-1])
-    prompt = max(0, min(before.prompt, len(prompts) - 1))
-    kept = replace(shown, prompt=prompt, signal=before.signal, by_strength=before.by_strength)
-    return kept.at_epoch(before.epoch)
+    if before is not None:
+        prompt = max(0, min(before.prompt, len(prompts) - 1))
+        shown = replace(shown, prompt=prompt, signal=before.signal, by_strength=before.by_strength)
+    if before is not None and before.rows and not before.untouched:
+        return replace(shown, untouched=False).at_epoch(before.epoch)
+    last = shown.drawn or shown.epochs or (0,)
+    return shown.at_epoch(judged.chosen or advice.best or last[-1])
 
 
 def rejudged(shown: Shown, judged: Judged) -> Shown:
@@ -166,7 +169,7 @@ def rejudged(shown: Shown, judged: Judged) -> Shown:
         row if row.opinion == judged.of(row.epoch) else replace(row, opinion=judged.of(row.epoch))
         for row in shown.rows
     )
-    return replace(shown, rows=rows, judged=judged, version=next(_versions))
+    return replace(shown, rows=rows, judged=judged, untouched=False, version=next(_versions))
 
 
 def read_around(folder: Path) -> Around:

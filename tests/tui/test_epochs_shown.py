@@ -26,13 +26,15 @@ def shown(tmp_path: Path) -> Shown:
 def test_the_cursor_begins_at_the_advised_epoch_and_stays(shown: Shown) -> None:
     assert shown.epoch == shown.advice.best != 0
     view = read_view(shown.folder)
-    moved = shown.at_epoch(9)
+    moved = replace(shown.at_epoch(9), untouched=False)
     view.measured = view.measured[3:]
     view.samples = [sample for sample in view.samples if sample.epoch > 3]
     again = gather(view, shown.folder, Judged(), Around(), moved)
     assert again.epoch == 9 and again.version > shown.version
     assert again.rows[0].epoch == 2, "what was saved stands by itself"
     assert gather(view, shown.folder, Judged(chosen=10), Around(), None).epoch == 10
+    assert gather(view, shown.folder, Judged(), Around(), shown.at_epoch(0)).epoch != 0, "nobody moved it there"
+    assert not rejudged(shown, Judged(chosen=2)).untouched
     assert shown.moved(-5).epoch == 0 and shown.moved(99).epoch == 12
     assert shown.at_epoch(99).epoch == 12
 

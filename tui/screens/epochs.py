@@ -48,7 +48,7 @@ class EpochsScreen(EpochsMoving):
     def _opinion(self) -> Opinion | None:
         """The opinion on the epoch under the cursor; None, and said so, where none can be had."""
         if self.judged is None:
-            self.app.say("Opinions cannot be changed: they were not read")
+            self.app.say("What you thought of it before is not read yet")
         elif self.shown.row is None:
             self.app.say("There is no epoch yet")
         else:

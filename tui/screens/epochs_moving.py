@@ -42,7 +42,7 @@ class EpochsMoving(EpochsView):
 
     def move_to(self, shown: Shown) -> None:
         """Draw with the cursor elsewhere."""
-        self.shown = shown
+        self.shown = replace(shown, untouched=self.shown.untouched and shown.at == self.shown.at)
         self.draw_cursor()
 
     @property
