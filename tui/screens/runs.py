@@ -41,13 +41,6 @@ class RunsScreen(RunsView):
         else:
             self._say("Mark a run with space, then c on another compares the two")
 
-    def action_epochs(self) -> None:
-        """Show the run's epochs."""
-        from tui.screens.epochs import EpochsScreen
-
-        if self.card is not None:
-            self.app.push_screen(EpochsScreen(self.workplace, self.card.folder))
-
     def action_copy(self) -> None:
         """The newest LoRA's path to the clipboard, or the folder's."""
         card = self.card
@@ -67,6 +60,13 @@ class RunsScreen(RunsView):
             return
         self.workplace.session.pane = "training"
         self.dismiss("opened")
+
+    def action_epochs(self) -> None:
+        """Show the run's epochs."""
+        from tui.screens.epochs import EpochsScreen
+
+        if self.card is not None:
+            self.app.push_screen(EpochsScreen(self.workplace, self.card.folder))
 
     def action_resume(self) -> None:
         """Go on with the run under the cursor; what changed since it was left is shown first."""
