@@ -45,6 +45,12 @@ class WatchedRun:
         if self._own is not None:
             self._own.poll()
 
+    def read_again(self) -> None:
+        """Read its events anew, unless it is live here: pictures may have been drawn of it since it ended."""
+        if not self.live:
+            self.close()
+            self._own = self._bridge = Bridge(PastRun(self.folder))
+
     def submit(self, command: Command) -> None:
         """Queue a command for a live run."""
         if self.live and self._workplace.run is not None:

@@ -294,9 +294,15 @@ async def test_strengths_of_one_prompt_are_shown_or_how_to_get_them(tmp_path: Pa
             (1, 1.0),
             (2, 1.0),
         ]
-    async with opened(make_run(tmp_path / "two")) as on:
+    root = make_run(tmp_path / "two")
+    async with opened(root) as on:
         await on.press("s")
-        assert "--strengths 0.6,0.8,1.0" in on.text
+        assert "--strengths 0.6,0.8,1.0" in on.words
+        log = EventLog(RunFolder(root).events)
+        log.append(SampleSaved("0-0-1.0.png", 120, 12, 0, PROMPTS[0][0], 40, "caption", 0.6))
+        log.close()
+        await on.press("R")
+        await on.until(lambda: "strength 0.6" in on.text)
 
 
 @SIZES

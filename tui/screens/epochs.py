@@ -41,7 +41,7 @@ class EpochsScreen(EpochsMoving):
                 write_judged(self.folder, judged)
 
         try:
-            await aside(self, self._pool, write)
+            await aside(self, self._judging, write)
         except EngineError as err:
             self.app.show_error(err, heading="What you think of it is not kept")
 

@@ -99,4 +99,5 @@ class EpochsMoving(EpochsView):
 
     def action_refresh(self) -> None:
         """Read all again."""
+        self.run.read_again()
         self.read()

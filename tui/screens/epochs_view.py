@@ -71,6 +71,8 @@ class EpochsView(Screen[str | None]):
         self.part = PARTS[0]
         self._seen: object = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="epochs")
+        self._judging = ThreadPoolExecutor(1, thread_name_prefix="judged")
+        """Reads and writes the opinions alone, so that leaving waits for nothing else."""
 
     def compose(self) -> ComposeResult:
         """What the run is, the advice, the epoch under the cursor; curves, table, pictures."""
@@ -98,7 +100,8 @@ class EpochsView(Screen[str | None]):
     def on_unmount(self) -> None:
         """Finish what is being written, let the threads go."""
         self.run.close()
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._judging.shutdown(wait=True)
 
     def on_resize(self, event: Resize) -> None:
         """All parts at once, or one at a time."""
@@ -113,7 +116,7 @@ class EpochsView(Screen[str | None]):
     async def read(self) -> None:
         """Read opinions, files and the dataset's captions, in a thread."""
         try:
-            self.judged = await aside(self, self._pool, read_judged, self.folder)
+            self.judged = await aside(self, self._judging, read_judged, self.folder)
         except OSError as err:
             where = f"{safe_text(self.folder)}: {err.strerror}"
             self.app.show_error(RunError("The opinions on this run cannot be read", where, "Nothing is changed."))

@@ -6,6 +6,7 @@ in sight; what is not in sight is neither decoded nor drawn.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -195,10 +196,10 @@ class EpochGrid(DecodedPictures, can_focus=True):
             return NO_PICTURES
         if shown.by_strength and shown.strengths in ([], [1.0]):
             drawn = ",".join(map(str, [epoch for epoch in shown.drawn if epoch][-3:])) or "4,8"
-            name = safe_text(shown.name, 60)
+            folder = safe_text(os.path.relpath(shown.folder), 200)
             return (
-                f"Pictures at full strength only. `kiln sample runs/{name} --epochs {drawn} --strengths 0.6,0.8,1.0` "
-                "draws others; s goes back to the prompts."
+                f"Pictures at full strength only. `kiln sample {folder} --epochs {drawn} --strengths 0.6,0.8,1.0` "
+                "draws others, R shows them; s goes back to the prompts."
             )
         return ""
 
