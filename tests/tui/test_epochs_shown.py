@@ -62,7 +62,7 @@ def test_opinions_change_rows_only(shown: Shown) -> None:
     after = rejudged(shown.at_epoch(6), judged)
     assert after.row is not None and after.row.opinion.stars == 4 and after.version != shown.version
     told = told_row(after, after.row)
-    assert "epoch 6, in range" in told and "4 of 5 stars" in told and "won 2 of 3" in told
+    assert f"epoch 6, {after.row.verdict}, held-out" in told and "4 of 5 stars" in told and "won 2 of 3" in told
     assert "taken along" in told and "obeys: partly" in told
     assert told_row(shown, shown.rows[0]).startswith("base model, held-out")
     assert "no file (saved: 4 and 6)" in told_row(shown, shown.rows[5])

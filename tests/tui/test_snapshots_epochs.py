@@ -8,6 +8,7 @@ import pytest
 from made_epochs import make_run
 from still import SMALL, WIDE, Album, album, press, showing, still_world, until
 
+from engine.training.advisor import Advice
 from tui.judged import Judged, write_judged
 from tui.screens.epochs import EpochsScreen
 from tui.workplace import Workplace
@@ -20,11 +21,18 @@ JUDGED = (
     .with_opinion(8, stars=3, wins=2, shown=8)
 )
 
+ADVICE = Advice(
+    "over", 4, 7, 5, True, "sure", ("Held-out loss fell by 15 % to epoch 6 and has given all of that back.",),
+    ("About 5 epochs are enough at this rate.",),
+)  # fmt: skip
+"""Fixed, so that the screen's pictures do not change with the advisor's rules."""
+
 
 @pytest.mark.parametrize(
     ("size", "utf8"), [(WIDE, True), (SMALL, True), (SMALL, False)], ids=["160x45", "80x24", "ascii"]
 )
-async def test_epochs(album: Album, size: tuple[int, int], utf8: bool) -> None:
+async def test_epochs(album: Album, size: tuple[int, int], utf8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.epochs_shown.advice_of", lambda view, stop: ADVICE)
     root = make_run(Path.cwd(), epochs=16, every=2, name="glorb")
     write_judged(root, JUDGED)
     app = showing(Workplace(Path.cwd()), utf8=utf8)

@@ -126,10 +126,12 @@ class EpochGrid(DecodedPictures, can_focus=True):
     def _arrangement(self) -> Hashable:
         """Keep the cursor in sight; what comes back differs when other pictures are."""
         plan, drawn = self._plan, self.shown.drawn
-        column = self._column
-        self._left = max(0, min(self._left, column, len(drawn) - plan.across), column - plan.across + 1)
-        line = 0 if self.shown.by_strength else self.shown.prompt
-        self._top = max(0, min(self._top, line, len(self.lines) - plan.down), line - plan.down + 1)
+        if self.size.width:  # while it is hidden nothing is in sight, and nothing has to be
+            column, beside = self._column, int(plan.across > 2)
+            last = max(0, len(drawn) - plan.across)
+            self._left = min(max(min(self._left, column - beside), column + beside - plan.across + 1, 0), last)
+            line = 0 if self.shown.by_strength else self.shown.prompt
+            self._top = max(0, min(self._top, line, len(self.lines) - plan.down), line - plan.down + 1)
         return plan, self._left, self._top, self.shown.version, self.shown.by_strength, tuple(self.lines)
 
     @property
