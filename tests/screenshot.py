@@ -45,6 +45,7 @@ SHOTS: tuple[tuple[str, tuple[int, int], tuple[str, ...]], ...] = (
     ("training-80x24", SMALL, ("3",)),
     ("setup", WIDE, ("ctrl+n",)),
     ("runs", WIDE, ("escape", "escape", "3", "r")),
+    ("epochs", WIDE, ("escape", "3", "e")),
 )
 """Name, size and the keys pressed on the way from the picture before."""
 

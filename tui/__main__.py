@@ -29,6 +29,7 @@ COMMANDS = {
     "runs": "list, show and compare runs",
     "report": "write what came out of a run as one HTML file, with a contact sheet",
     "models": "find model files and tell what they are",
+    "use": "take an epoch's LoRA along, and say how it is used",
     "dataset": "check a folder of pictures and captions",
     "config": "check a configuration file",
     "doctor": "check this machine, and say what to do about each problem",

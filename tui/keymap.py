@@ -44,11 +44,14 @@ _TOGETHER = tuple(
         "wizard act",
         "dialog error",
         "dialog help",
+        "dialog verdict",
+        "dialog take",
+        "dialog usage",
     )
 )
 """First parts of ids of commands that are given in the same place."""
 
-_MODAL = frozenset({"dialog", "error", "help", "jump"})
+_MODAL = frozenset({"dialog", "error", "help", "jump", "verdict", "take", "usage"})
 """Where the keys that work everywhere else do not."""
 
 _TYPING = ("caption.", "edit.", "filter.", "setup.", "wizard.")

@@ -43,7 +43,7 @@ class SessionState:
     """Everything that outlives a screen. Values are plain, so that they can be written as JSON."""
 
     screen: str = "workbench"
-    """workbench, setup, wizard or runs."""
+    """workbench, setup, wizard, runs or epochs."""
     pane: str = "dataset"
     zoomed: bool = False
 
@@ -69,6 +69,9 @@ class SessionState:
     """Index of the loss's average, -1 for none, -2 while not chosen."""
     window: int = 0
     """Halvings of the plots' range."""
+
+    taken_to: str = ""
+    """Folder that an epoch's LoRA was copied to last, as typed."""
 
     form: dict[str, str] = field(default_factory=dict)
     """The setup form's fields as typed; the wizard's too, as far as they are settings of the run."""

@@ -49,13 +49,16 @@ from engine.files import create_run_folder
 from engine.text import safe_text
 from tui.app import KilnApp
 from tui.screens.compare import CompareScreen
+from tui.screens.epochs_view import EpochsView
 from tui.screens.panes import in_sight
 from tui.screens.runs import RunsScreen
 from tui.screens.setup import SetupScreen
+from tui.screens.two_pictures import TwoPictures
 from tui.screens.wizard import WizardScreen
 from tui.terminal.traits import Traits
 from tui.widgets.caption import CaptionPane
 from tui.widgets.dataset import DatasetPane
+from tui.widgets.epoch_grid import EpochGrid
 from tui.widgets.preview import Preview
 from tui.widgets.samples import SamplesPane
 from tui.workplace import Workplace
@@ -211,6 +214,13 @@ def settled(app: KilnApp) -> bool:
     if isinstance(screen, WizardScreen) and not screen.places:
         return False
     if isinstance(screen, RunsScreen) and (screen.reading or not screen.cards):
+        return False
+    if isinstance(screen, EpochsView) and not (screen.ready and not screen.query_one(EpochGrid)._pending):
+        return False
+    if isinstance(screen, TwoPictures) and any(
+        picture._wanted is not None and picture._kept.get(picture._wanted) is None
+        for picture in screen.query(Preview)
+    ):
         return False
     if isinstance(screen, CompareScreen) and not all(worker.is_finished for worker in app.workers):
         return False

@@ -15,6 +15,8 @@ RUN_KEYS: tuple[Key, ...] = (
     Key("run.save", "S", "save", "Save", "Save the LoRA and the training state now", "Run", "S", True),
     Key("run.sample", "x", "sample", "Sample", "Draw the sample pictures now", "Run", footer=True),
     Key("run.tidy", "f", "tidy", "Free room", "Choose older files to remove from a full disk", "Run", footer=True),
+    Key("run.epochs", "e", "epochs", "Epochs", "Curves, pictures and opinions by epoch, and which to take", "Run",
+        footer=True),
     Key("view.smoothing", "m", "smoothing", "Smooth", "Change the smoothing of the loss curve", "View", footer=True),
     Key("view.shorter", "left_square_bracket", "range(1)", "Shorter range", "Show only the later half", "View", "["),
     Key("view.longer", "right_square_bracket", "range(-1)", "Longer range", "Show twice as much again", "View", "]"),

@@ -13,6 +13,8 @@ RUNS_KEYS: tuple[Key, ...] = (
         footer=True),
     Key("runs.report", "w", "report", "Write report", "Write its report, one HTML file, into its folder", "Runs"),
     Key("runs.copy", "y", "copy", "Copy path", "Copy the path of its newest LoRA, or of its folder", "Runs"),
+    Key("runs.epochs", "e", "epochs", "Epochs", "Its epochs: curves, pictures, and which to take", "Runs",
+        footer=True),
     Key("runs.filter", "slash", "filter", "Filter", "Show only runs with these words", "Runs", "/", True),
     Key("runs.refresh", "R", "refresh", "Refresh", "Look again at what is there", "Runs", "R"),
     Key("runs.down", "down,j", "move(1)", "Down", "The next run", "Runs", palette=False),

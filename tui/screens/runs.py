@@ -88,6 +88,13 @@ class RunsScreen(RunsView):
         self.workplace.session.pane = "training"
         self.dismiss("opened")
 
+    def action_epochs(self) -> None:
+        """Show the run's epochs."""
+        from tui.screens.epochs import EpochsScreen
+
+        if self.card is not None:
+            self.app.push_screen(EpochsScreen(self.workplace, self.card.folder))
+
     def action_resume(self) -> None:
         """Go on with the run under the cursor; what changed since it was left is shown first."""
         if self.card is not None:

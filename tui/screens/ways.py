@@ -39,6 +39,8 @@ class Ways(Tidying):
             self.action_wizard()
         elif self.is_current and self.workplace.session.screen == "runs":
             self.action_runs()
+        elif self.is_current and self.workplace.session.screen == "epochs":
+            self.action_epochs()
 
     def action_new(self) -> None:
         """Set up a run, beginning with what is open."""
@@ -62,6 +64,20 @@ class Ways(Tidying):
         from tui.screens.runs import RunsScreen
 
         self._go("runs", RunsScreen(self.workplace))
+
+    def action_epochs(self) -> None:
+        """Show the epochs of the run."""
+        from tui.screens.epochs import EpochsScreen
+
+        if (root := self.run_root()) is not None:
+            self._go("epochs", EpochsScreen(self.workplace, root))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Epochs are there to look at once one left something behind."""
+        if action == "epochs":
+            view = self.run_view
+            return bool(view.checkpoints or view.samples or view.measured)
+        return super().check_action(action, parameters)
 
     def _go(self, name: str, screen: object) -> None:
         self.workplace.session.screen = name

@@ -46,7 +46,7 @@ HATCH_AFTER_S = 0.12
 """A picture that is there sooner replaces the former one without hatching in between."""
 COVER_POLL_S = 0.25
 KITTY_NUMBER = 0x6B696C6E
-"""The number of our picture in the terminal's memory; there is one at a time."""
+"""The number of our picture in the terminal's memory; a second one at the same time has the next number."""
 _DARK = 0.3
 
 Crop = tuple[float, float, float, float]
@@ -66,6 +66,7 @@ class Wanted:
     manner: Manner
     protocol: str = ""
     cell: tuple[int, int] = (0, 0)
+    number: int = KITTY_NUMBER
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def with_pixels(thumbnails: Thumbnails, wanted: Wanted, drawn: Drawn) -> Drawn:
     pixels = darkened(thumbnail.pixels, wanted.crop)
     if wanted.protocol == "kitty":  # which enlarges by itself: nobody has to send what is not there
         size = (min(size[0], pixels.shape[1]), min(size[1], pixels.shape[0]))
-        return replace(drawn, graphic=kitty_picture(_resized(pixels, *size), KITTY_NUMBER))
+        return replace(drawn, graphic=kitty_picture(_resized(pixels, *size), wanted.number))
     return replace(drawn, graphic=sixel_picture(_resized(pixels, *size)))
 
 
@@ -161,13 +162,19 @@ def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.u
 
 
 class Preview(CellWidget):
-    """One picture, as large as its place allows."""
+    """One picture, as large as its place allows; ``number`` sets it apart from others on the same screen."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"preview--hatch", "preview--problem", "preview--hint"}
 
-    def __init__(self, thumbnails: Thumbnails, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+    def __init__(
+        self,
+        thumbnails: Thumbnails,
+        id: str | None = None,  # noqa: A002 - Textual's name
+        number: int = 0,
+    ) -> None:
         super().__init__(id=id)
         self._thumbnails = thumbnails
+        self._number = KITTY_NUMBER + number
         self._picture: tuple[Path, Hashable, Crop | None] | None = None
         self._kept = Drawings()
         self._wanted: Wanted | None = None
@@ -209,7 +216,7 @@ class Preview(CellWidget):
         if self._picture is None or width < 4 or height < 2 or manner is None:
             self._wanted, self._drawn, self._loading = None, None, False
         else:
-            wanted = Wanted(*self._picture, width, height, manner, protocol, cell)
+            wanted = Wanted(*self._picture, width, height, manner, protocol, cell, self._number)
             if wanted == self._wanted:
                 return
             self._wanted = wanted
@@ -290,9 +297,9 @@ class Preview(CellWidget):
         if self._wanted is None or self._wanted.protocol != "kitty":
             return drawn.graphic
         if self._sent != drawn.graphic:
-            self._write((kitty_forget(KITTY_NUMBER) if self._sent else "") + drawn.graphic)
+            self._write((kitty_forget(self._number) if self._sent else "") + drawn.graphic)
             self._sent = drawn.graphic
-        return kitty_show(KITTY_NUMBER, drawn.cells.columns, drawn.cells.rows)
+        return kitty_show(self._number, drawn.cells.columns, drawn.cells.rows)
 
     def _covered(self) -> bool:
         if not self.is_attached or self.screen is not self.app.screen or not self.is_on_screen:
@@ -313,7 +320,7 @@ class Preview(CellWidget):
     def _take_away(self) -> None:
         if self._sent:
             self._sent = ""
-            self._write(kitty_forget(KITTY_NUMBER))
+            self._write(kitty_forget(self._number))
 
     def _write(self, sequence: str) -> None:
         """To the terminal after the frame, on the way that Textual's own sequences take."""

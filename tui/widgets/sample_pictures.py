@@ -1,33 +1,24 @@
-"""The samples' pictures as cells: which are wanted for the room there is, decoded by threads, kept.
+"""The samples' pictures as cells: which are wanted for the room there is.
 
 What is made of them is :mod:`tui.widgets.samples`'s business, which builds on this.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.style import Style
-from textual.events import Resize
-
 from engine.events import SampleSaved
 from tui.places import sample_in
-from tui.widgets.cells import CellWidget, Run
-from tui.widgets.picture import PictureCells, load_picture, piece_style
+from tui.widgets.cells import Run
+from tui.widgets.decoded import DecodedPictures, Wanted
 
 THUMB_COLUMNS = 13
 THUMB_ROWS = 6
 FILM_HEIGHT = THUMB_ROWS + 1
-KEPT_PICTURES = 200
 PROMPT_LINES = 2
-
-Wanted = tuple[str, int, int, bool]
-"""Path, columns and rows of the box, and whether in ASCII."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Places:
     row: int = 0
 
 
-class SamplePictures(CellWidget):
+class SamplePictures(DecodedPictures):
     """The pictures of a pane of samples.
 
     Args:
@@ -57,12 +48,8 @@ class SamplePictures(CellWidget):
         folder: Callable[[], Path | None],
         id: str | None = None,  # noqa: A002 - Textual's name
     ) -> None:
-        super().__init__(id=id)
+        super().__init__(pool, id=id)
         self._folder = folder
-        self._pool = pool
-        self._kept: OrderedDict[Wanted, PictureCells] = OrderedDict()
-        self._pending: set[Wanted] = set()
-        self._loads = 0
         self.chosen: int | None = None
         """Index of the sample walked to; None follows the newest."""
 
@@ -78,10 +65,6 @@ class SamplePictures(CellWidget):
         """Another run's pictures are coming."""
         self._kept.clear()
         self.chosen = None
-
-    def on_resize(self, event: Resize) -> None:
-        """Another size needs other cells."""
-        self._load_missing()
 
     def _places(self, width: int, height: int) -> Places:
         thumbs = width // (THUMB_COLUMNS + 1)
@@ -120,40 +103,12 @@ class SamplePictures(CellWidget):
         ]
         return wanted
 
-    def _load_missing(self) -> None:
-        for wanted in self._wanted():
-            if wanted not in self._kept and wanted not in self._pending:
-                self._pending.add(wanted)
-                self.run_worker(self._load(wanted), group="pictures", exit_on_error=True)
-
-    async def _load(self, wanted: Wanted) -> None:
-        path, columns, rows, ascii_only = wanted
-        loop = asyncio.get_running_loop()
-        cells = await loop.run_in_executor(self._pool, load_picture, Path(path), columns, rows, ascii_only)
-        self._pending.discard(wanted)
-        self._kept[wanted] = cells
-        while len(self._kept) > KEPT_PICTURES:
-            self._kept.popitem(last=False)
-        self._loads += 1
-        self.refresh()
-
     def _picture(self, path: str, columns: int, rows: int) -> list[list[Run]]:
         folder = self._folder()
-        cells = None
-        if folder is not None:
-            cells = self._kept.get((str(sample_in(folder, path)), columns, rows, self.glyphs.ascii))
-        hatch = self.style_of("samples--hatch")
-        if cells is None:
-            return placed(
-                [[(self.glyphs.empty * min(columns, rows * 2), hatch)]] * rows, columns, rows, self.rich_style
-            )
-        if cells.problem:
-            return placed([[(f"picture {cells.problem}", hatch)]], columns, rows, self.rich_style)
-        lines = [
-            [(text, piece_style(front, back) if front >= 0 else self.rich_style) for text, front, back in line]
-            for line in cells.lines
-        ]
-        return placed(lines, columns, rows, self.rich_style)
+        where = str(sample_in(folder, path)) if folder is not None else ""
+        return self._drawn(
+            (where, columns, rows, self.glyphs.ascii), self.style_of("samples--hatch"), self.rich_style
+        )
 
 
 def film_of(samples: list[SampleSaved], current: SampleSaved | None, count: int) -> list[SampleSaved]:
@@ -163,13 +118,3 @@ def film_of(samples: list[SampleSaved], current: SampleSaved | None, count: int)
     film = [sample for sample in samples if sample.index == current.index]
     end = max(count, min(len(film), film.index(current) + 1 + count // 2))
     return film[max(0, min(end, len(film)) - count) : end]
-
-
-def placed(lines: list[list[Run]], columns: int, rows: int, blank: Style) -> list[list[Run]]:
-    """Centre ``lines`` in a box."""
-    above = max(0, (rows - len(lines)) // 2)
-    placed: list[list[Run]] = [[] for _ in range(rows)]
-    for number, line in enumerate(lines[:rows]):
-        width = sum(len(text) for text, _ in line)
-        placed[above + number] = [(" " * max(0, (columns - width) // 2), blank), *line]
-    return placed

@@ -19,6 +19,7 @@ from tui.keys.run import SAMPLE_KEYS
 from tui.safe import safe
 from tui.view import RunView
 from tui.widgets.cells import Run, strip_of, wrap
+from tui.widgets.decoded import placed
 from tui.widgets.sample_pictures import (
     FILM_HEIGHT,
     PROMPT_LINES,
@@ -27,7 +28,6 @@ from tui.widgets.sample_pictures import (
     Places,
     SamplePictures,
     film_of,
-    placed,
 )
 
 

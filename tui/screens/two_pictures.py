@@ -1,0 +1,66 @@
+"""The base of screens with two large pictures: side by side, or one place for both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Static
+
+from engine.events import SampleSaved
+from engine.text import safe_text
+from tui.places import sample_in
+from tui.safe import safe
+from tui.widgets.keyline import KeyLine
+from tui.widgets.notice import Notice
+from tui.widgets.preview import Preview
+from tui.workplace import Workplace
+
+if TYPE_CHECKING:
+    from tui.app import KilnApp
+
+
+class TwoPictures(Screen[str | None]):
+    """A head line, two pictures with a line above each, the prompt, the keys."""
+
+    app: KilnApp
+
+    CSS_PATH = "epochs.tcss"
+
+    def __init__(self, workplace: Workplace, folder: Path) -> None:
+        super().__init__()
+        self._workplace = workplace
+        self._folder = folder
+
+    def compose(self) -> ComposeResult:
+        """Both places; what is in them is said by :meth:`put`."""
+        yield Static(id="head")
+        with Horizontal(id="both"):
+            for number in range(2):
+                with Vertical(id=f"side-{number}", classes="side"):
+                    yield Static(id=f"name-{number}", classes="name")
+                    yield Preview(self._workplace.thumbnails, id=f"picture-{number}", number=number)
+        yield Static(id="prompt")
+        yield Notice()
+        yield KeyLine()
+
+    def put(self, number: int, sample: SampleSaved | None, name: str) -> None:
+        """Show a picture in place 0 or 1, and what is said above it."""
+        preview = self.query_one(f"#picture-{number}", Preview)
+        if sample is None:
+            preview.show_picture(None)
+        else:
+            preview.show_picture(sample_in(self._folder, sample.path), (sample.step, sample.seed))
+        self.query_one(f"#name-{number}", Static).update(safe(name, 200))
+
+    def tell(self, head: str, prompt: str, kind: str = "") -> None:
+        """The lines above and below."""
+        self.query_one("#head", Static).update(safe(head, 300))
+        words = Content.assemble(
+            (f"{kind}: " if kind else "", "$foreground-muted"), (safe_text(prompt, 600), "italic")
+        )
+        self.query_one("#prompt", Static).update(words)
