@@ -31,7 +31,9 @@ from engine.events_memory import Slowed as Slowed
 from engine.events_memory import SteppedDown as SteppedDown
 from engine.events_steps import CheckpointSaved as CheckpointSaved
 from engine.events_steps import EpochDone as EpochDone
+from engine.events_steps import NearCopy as NearCopy
 from engine.events_steps import SampleSaved as SampleSaved
+from engine.events_steps import Scored as Scored
 from engine.events_steps import StepDone as StepDone
 from engine.files import disk_error, open_to_read
 from engine.line_file import LineFile, flush_descriptor
@@ -152,6 +154,8 @@ Event = (
     | EpochDone
     | CheckpointSaved
     | SampleSaved
+    | Scored
+    | NearCopy
     | MemorySampled
     | MemoryHeld
     | Probed
@@ -176,7 +180,7 @@ EVENT_TYPES: dict[str, type[Any]] = {
     for kind in (
         RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
         MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken, LossSpiked, HostMemoryLow,
-        StopPlanned, CaptionsTaken, Measured, Advised, Log, RunFailed, RunDone,
+        StopPlanned, CaptionsTaken, Measured, Advised, Scored, NearCopy, Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 
