@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train a LoRA as a configuration says",
     "resume": "go on with a run that was stopped",
     "sample": "draw pictures with a model and a LoRA",
+    "prompts": "write sample prompts from a dataset's captions",
     "plan": "what a run will hold and take, and the settings that make it fit",
     "bench": "measure training steps and leave nothing behind",
     "cache": "fill the caches of latents and text embeddings, without training",

@@ -153,7 +153,7 @@ def _described(folder: Path, kind: str) -> dict[str, Any]:
     except DatasetError as err:
         raise _unfit(path, err.detail) from err
     if table.get("model_type") != kind:
-        raise _unfit(path, f"model_type is {safe_text(table.get('model_type'), 60)}, wanted {kind}")
+        raise _unfit(path, f"model_type is {_shown(table.get('model_type'))}, wanted {kind}")
     return table
 
 
@@ -187,8 +187,11 @@ def _side(value: Any, name: str) -> int:
 
 
 def _three(value: Any) -> tuple[float, float, float] | None:
-    plain = isinstance(value, list) and len(value) == 3 and all(isinstance(one, int | float) for one in value)
-    return (float(value[0]), float(value[1]), float(value[2])) if plain else None
+    if not isinstance(value, list) or len(value) != 3:
+        return None
+    if not all(isinstance(one, int | float) and -1e3 < one < 1e3 for one in value):
+        return None
+    return float(value[0]), float(value[1]), float(value[2])
 
 
 def _inner(table: Table, name: str) -> Table:
@@ -205,7 +208,7 @@ def _tower(table: Table, plain: Tower) -> Tower:
         raise _unfit(None, f"{heads} heads do not divide a width of {hidden}")
     activation, eps = table.get("hidden_act", plain.activation), table.get("layer_norm_eps", plain.eps)
     if activation not in ("quick_gelu", "gelu") or not isinstance(eps, float) or not 0 < eps < 1:
-        raise _unfit(None, f"hidden_act {safe_text(activation, 40)} or layer_norm_eps {safe_text(eps, 40)}")
+        raise _unfit(None, f"hidden_act {_shown(activation)} or layer_norm_eps {_shown(eps)}")
     return Tower(
         hidden,
         _whole(table, "intermediate_size", plain.intermediate_size, 2**20),
@@ -219,8 +222,13 @@ def _tower(table: Table, plain: Tower) -> Tower:
 def _whole(table: Table, name: str, plain: int, most: int) -> int:
     value = table.get(name, plain)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise _unfit(None, f"{name} is {safe_text(value, 40)}, wanted a whole number from 1 to {most}")
+        raise _unfit(None, f"{name} is {_shown(value)}, wanted a whole number from 1 to {most}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value of the file in a message; a table or list of any depth is named as one."""
+    return safe_text(value, 40) if isinstance(value, str | int | float) else type(value).__name__
 
 
 def _unfit(path: Path | None, detail: str) -> ModelFileError:
