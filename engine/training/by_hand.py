@@ -153,8 +153,8 @@ def draw_epochs(
     with (
         closing(Easel(config, prompts, first, run.config, events, should_stop)) as easel,
         closing(EventLog(run.events)) as log,
+        closing(Evidence(config, _trained_on(config, events), easel.compute, events)) as evidence,
     ):
-        evidence = Evidence(config, _trained_on(config, events), easel.compute, events)
         for file, asked in wanted:
             easel.put_on(file.lora)
             before = events.seq

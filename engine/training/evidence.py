@@ -58,6 +58,8 @@ class Evidence:
         self.events = events
         own = {sample.path: None for sample in samples if not sample.regularization}
         self._paths = _evenly(list(own), COMPARED)
+        # Kept open: starting its process takes longer than reading a round of samples.
+        self._decoder = Decoder(config.dataset.max_megapixels)
         self._alarm: CopyAlarm | None = None
         self._known: list[Path] = []
         self._means: dict[str, Tensor] = {}
@@ -73,11 +75,10 @@ class Evidence:
         if not self._paths or not (learned or scored):
             return
         try:
-            with Decoder(self.config.dataset.max_megapixels) as decoder:
-                if learned:
-                    self._look_for_copies(learned, decoder, should_stop)
-                if scored and not should_stop():
-                    self._score(scored, decoder)
+            if learned:
+                self._look_for_copies(learned, should_stop)
+            if scored and not should_stop():
+                self._score(scored)
         except EngineError as err:
             self._tell(str(err))
         except RuntimeError as err:
@@ -92,36 +93,38 @@ class Evidence:
         text = f"Samples were not compared with the training pictures: {reason}".replace("\n", "; ")
         self.events.append(Log("warning", safe_text(text, 2000)))
 
-    def _look_for_copies(
-        self, drawn: Sequence[SampleSaved], decoder: Decoder, should_stop: Callable[[], bool]
-    ) -> None:
+    def close(self) -> None:
+        """Let the decoder's process go."""
+        self._decoder.close()
+
+    def _look_for_copies(self, drawn: Sequence[SampleSaved], should_stop: Callable[[], bool]) -> None:
         if self._alarm is None:
-            found = self._pictures(self._paths, SMALL, decoder, should_stop)
+            found = self._pictures(self._paths, SMALL, should_stop)
             if should_stop():
                 return
             self._known = [path for path, _ in found]
             self._alarm = CopyAlarm([pixels for _, pixels in found])
         for one in drawn:
-            near = self._alarm.nearest(decoder.thumbnail(Path(one.path), SMALL))
+            near = self._alarm.nearest(self._decoder.thumbnail(Path(one.path), SMALL))
             if near is not None and near.copied:
                 self.events.append(NearCopy(one.path, str(self._known[near.number]), round(near.distance, 4)))
 
-    def _score(self, drawn: Sequence[SampleSaved], decoder: Decoder) -> None:
+    def _score(self, drawn: Sequence[SampleSaved]) -> None:
         # Imported here: seconds that runs without scores need not pay.
         from engine.models.scorers import ClipScorer, DinoScorer
 
-        pictures = [decoder.thumbnail(Path(one.path), REFERENCE_SIDE) for one in drawn]
+        pictures = [self._decoder.thumbnail(Path(one.path), REFERENCE_SIDE) for one in drawn]
         sampling = self.config.sampling
         if sampling.score_clip is not None:
             clip = ClipScorer(sampling.score_clip, self._device(sampling.score_clip))
             vectors = clip.pictures(pictures)
-            self._tell_scores(drawn, "clip_image", vectors @ self._mean("clip_image", clip, decoder))
+            self._tell_scores(drawn, "clip_image", vectors @ self._mean("clip_image", clip))
             prompts = clip.texts([self._prompt(one) for one in drawn])
             self._tell_scores(drawn, "clip_text", (vectors * prompts).sum(dim=-1))
             del clip
         if sampling.score_dino is not None:
             dino = DinoScorer(sampling.score_dino, self._device(sampling.score_dino))
-            self._tell_scores(drawn, "dino", dino.pictures(pictures) @ self._mean("dino", dino, decoder))
+            self._tell_scores(drawn, "dino", dino.pictures(pictures) @ self._mean("dino", dino))
 
     def _tell_scores(self, drawn: Sequence[SampleSaved], name: str, values: Tensor) -> None:
         for one, value in zip(drawn, values.tolist(), strict=True):
@@ -133,10 +136,10 @@ class Evidence:
         whole = prompts[drawn.index].prompt if drawn.index < len(prompts) else ""
         return whole if whole.startswith(drawn.prompt[:400]) else drawn.prompt
 
-    def _mean(self, name: str, scorer: ClipScorer | DinoScorer, decoder: Decoder) -> Tensor:
+    def _mean(self, name: str, scorer: ClipScorer | DinoScorer) -> Tensor:
         """The middle of the training pictures, of length 1: each counts alike."""
         if name not in self._means:
-            found = self._pictures(_evenly(self._paths, REFERENCES), REFERENCE_SIDE, decoder)
+            found = self._pictures(_evenly(self._paths, REFERENCES), REFERENCE_SIDE)
             if not found:
                 raise DatasetError("No training picture can be read any more", "", "Put the dataset's folder back.")
             mean = scorer.pictures([pixels for _, pixels in found]).mean(dim=0)
@@ -144,11 +147,7 @@ class Evidence:
         return self._means[name]
 
     def _pictures(
-        self,
-        paths: Sequence[Path],
-        side: int,
-        decoder: Decoder,
-        should_stop: Callable[[], bool] = lambda: False,
+        self, paths: Sequence[Path], side: int, should_stop: Callable[[], bool] = lambda: False
     ) -> list[tuple[Path, Pixels]]:
         """Those that can be read: one that is removed while a run goes on is compared with no more."""
         found: list[tuple[Path, Pixels]] = []
@@ -158,7 +157,7 @@ class Evidence:
                 return []
             self.events.append(Progress("look at pictures", number, len(paths)))
             try:
-                found.append((path, decoder.thumbnail(path, side, self.config.dataset.background)))
+                found.append((path, self._decoder.thumbnail(path, side, self.config.dataset.background)))
             except DatasetError:
                 unread += 1
         self.events.append(Progress("look at pictures", len(paths), len(paths)))

@@ -178,6 +178,7 @@ class Keeper:
 
     def close(self) -> None:
         """Wait for the disk before the run's folder is let go; what still goes wrong is told."""
+        self.sampler.evidence.close()
         err = self.writer.close()
         if err is not None:
             self.events.append(Log("warning", f"The last save failed: {err}".replace("\n", "; ")))

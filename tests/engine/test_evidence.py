@@ -102,6 +102,7 @@ def test_a_copy_is_told_and_the_base_never_is(tmp_path, monkeypatch):
     copied = str(samples[1].path)
     drawn = [SampleSaved(copied, 3, 1, 0, "x", 1), SampleSaved(copied, 0, 0, 0, "x", 1)]
     evidence.look(drawn)
+    evidence.close()
     [near] = [entry.event for entry in events.since(0) if isinstance(entry.event, NearCopy)]
     assert (near.sample, near.picture, near.distance) == (copied, copied, 0.0)
     off = config.model_copy(update={"sampling": config.sampling.model_copy(update={"copy_alarm": False})})
@@ -117,6 +118,7 @@ def test_a_picture_that_is_gone_is_left_out_and_told(tmp_path):
     events = EventLog()
     evidence = Evidence(config, samples, run_compute(config), events)
     evidence.look([SampleSaved(str(samples[1].path), 3, 1, 0, "x", 1)])
+    evidence.close()
     kinds = [entry.event for entry in events.since(0)]
     assert any(isinstance(event, NearCopy) for event in kinds)
     assert any(isinstance(event, Log) and "1 of the training pictures" in event.text for event in kinds)
