@@ -47,7 +47,9 @@ class SaveNow:
 
 @dataclass(frozen=True)
 class SampleNow:
-    """Draw the sample prompts after the step in progress."""
+    """Draw the sample prompts after the step in progress, at ``strengths`` instead of the configured ones if any."""
+
+    strengths: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ from engine.events_steps import CheckpointRemoved as CheckpointRemoved
 from engine.events_steps import CheckpointSaved as CheckpointSaved
 from engine.events_steps import EpochDone as EpochDone
 from engine.events_steps import Kept as Kept
+from engine.events_steps import NearCopy as NearCopy
 from engine.events_steps import SampleSaved as SampleSaved
+from engine.events_steps import Scored as Scored
 from engine.events_steps import StepDone as StepDone
 from engine.files import disk_error, open_to_read
 from engine.line_file import LineFile, flush_descriptor
@@ -158,6 +160,8 @@ Event = (
     | CheckpointRemoved
     | Kept
     | SampleSaved
+    | Scored
+    | NearCopy
     | MemorySampled
     | MemoryHeld
     | Probed
@@ -182,7 +186,8 @@ EVENT_TYPES: dict[str, type[Any]] = {
     for kind in (
         RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, CheckpointRemoved, Kept,
         SampleSaved, MemorySampled, MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken,
-        LossSpiked, HostMemoryLow, StopPlanned, CaptionsTaken, Measured, Advised, Log, RunFailed, RunDone,
+        LossSpiked, HostMemoryLow, StopPlanned, CaptionsTaken, Measured, Advised, Scored, NearCopy, Log, RunFailed,
+        RunDone,
     )
 }  # fmt: skip
 

@@ -86,3 +86,29 @@ class SampleSaved:
     seed: int
     kind: str = ""
     strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model of the user's says of a sample picture, from -1 to 1.
+
+    ``name`` is "clip_image" or "dino" (how like the mean of the training pictures) or "clip_text" (how like its
+    prompt); ``path`` that of the :class:`SampleSaved`.
+    """
+
+    path: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """A sample picture shows nearly what a training picture shows: the LoRA may have learned it by heart.
+
+    ``sample`` is the path of the :class:`SampleSaved`, ``picture`` that of the training picture, ``distance`` goes
+    from 0, the same, to 1, nothing in common.
+    """
+
+    sample: str
+    picture: str
+    distance: float

@@ -313,9 +313,9 @@ class Trainer:
         if self.control.save_now:
             self.control.save_now = False
             self.patience.persist(lambda: self.keeper.save("manual"))
-        if self.control.sample_now:
-            self.control.sample_now = False
-            self.patience.persist(self.keeper.sample)
+        if (asked := self.control.sample_now) is not None:
+            self.control.sample_now = None
+            self.patience.persist(lambda: self.keeper.sample(asked.strengths))
 
     def _hold(self, released: bool = False) -> None:
         """Wait until the pause is taken back or the run is stopped; ``released``: the GPU is free already."""

@@ -291,7 +291,7 @@ def _draws(config: RunConfig, each: int, steps: int) -> Draws:
     times = _due(steps, each, sampling.every_epochs, sampling.every_steps) + sampling.at_start
     prompts = sampling.prompts
     return Draws(
-        count=len(prompts),
+        count=len(prompts) * len(sampling.strengths),
         width=max(prompt.width or sampling.width for prompt in prompts),
         height=max(prompt.height or sampling.height for prompt in prompts),
         steps=round(sum(prompt.steps or sampling.steps for prompt in prompts) / len(prompts)),

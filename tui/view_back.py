@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.events import CheckpointRemoved, CheckpointSaved, StepBroken
 from tui.units import size
+from tui.view_samples import forget_others
 
 if TYPE_CHECKING:
     from tui.view import RunView
@@ -18,6 +19,7 @@ def go_back(view: RunView, after: int) -> None:
     view.epoch_marks = [mark for mark in view.epoch_marks if mark.step <= after]
     view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
     view.samples = [sample for sample in view.samples if sample.step <= after]
+    forget_others(view)
     view.measured = [one for one in view.measured if one.step <= after]
     if view.advised is not None and view.advised.step > after:
         view.advised = None

@@ -46,7 +46,7 @@ class Control:
         """Epoch at whose end to stop; 0 is none."""
         self._later = 0
         self.save_now = False
-        self.sample_now = False
+        self.sample_now: SampleNow | None = None
         self.remove: tuple[str, ...] = ()
         """What the user marked of the files that could go."""
         self.kept: tuple[int, ...] = ()
@@ -99,8 +99,9 @@ class Control:
                 self._plan(0)
             case SaveNow():
                 self.save_now = True
-            case SampleNow():
-                self.sample_now = True
+            case SampleNow(strengths=strengths):
+                before = self.sample_now.strengths if self.sample_now else ()
+                self.sample_now = SampleNow(tuple(dict.fromkeys((*before, *strengths))))
             case Remove(paths=paths):
                 self.remove += paths
             case Keep(epochs=epochs):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -30,6 +29,7 @@ from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 from engine.training.record import load_record, save_record
 from engine.training.room import Room, SaveSize, sweep_folder, tree_bytes
+from engine.training.sampler import Sampler
 from engine.training.shelf import Shelf
 
 STATE_EVERY_S = 300.0
@@ -68,6 +68,7 @@ class Keeper:
         self.enter = enter
         self.room = room
         self.last_lora = ""
+        self.sampler = Sampler(config, folder, events, kit)
         self.writer = Writer()
         self.shelf = Shelf(config.saving.keep_loras, folder, events)
         room.loras_to_come = self.shelf.to_come
@@ -184,6 +185,7 @@ class Keeper:
 
     def close(self) -> None:
         """Wait for the disk before the run's folder is let go; what still goes wrong is told."""
+        self.sampler.evidence.close()
         err = self.writer.close()
         if err is not None:
             self.events.append(Log("warning", f"The last save failed: {err}".replace("\n", "; ")))
@@ -285,14 +287,10 @@ class Keeper:
         if place.step == 0:
             return sampling.at_start and bool(sampling.prompts)
         epoch_over = self.kit.prepared.order.ends_epoch(Turn(place.step, place.epoch, place.index - 1))
-        paths = (self._sample_path(place.step, index) for index in range(len(sampling.prompts)))
-        return self.samples_due(epoch_over) and not all(path.is_file() for path in paths)
+        return self.samples_due(epoch_over) and self.sampler.missing(place.step)
 
-    def _sample_path(self, step: int, index: int) -> Path:
-        return self.folder.samples / f"step{step:06d}-{index:02d}.png"
-
-    def sample(self) -> None:
-        """Draw the sample prompts with the adapter as it stands.
+    def sample(self, strengths: Sequence[float] = ()) -> None:
+        """Draw the sample prompts with the adapter as it stands, at ``strengths`` or else the configured ones.
 
         A picture that cannot be drawn is told and passed over: the training is not the worse for it.
 
@@ -306,17 +304,9 @@ class Keeper:
             return
         self.room.require_folder()
         place = self.ledger.snapshot()
-        extra = {"step": place.step, "epoch": place.epoch}
         try:
             with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
-                self.kit.painter.draw(
-                    self.kit.transformer,
-                    self.config.sampling.prompts,
-                    lambda index, _: self._sample_path(place.step, index),
-                    extra,
-                    place.step,
-                    place.epoch,
-                )
+                self.sampler.draw(place.step, place.epoch, strengths)
         except (Exhausted, DiskError):
             raise  # there is no way back to training; the disk may have room later
         except (torch.OutOfMemoryError, EngineError) as err:

@@ -54,6 +54,7 @@ from engine.memory.rungs import Taken, read_taken, write_taken
 from engine.models import header
 from engine.models.flux import FluxParams
 from engine.models.flux_file import layout
+from engine.models.scorer_files import clip_files
 from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
 from engine.sealed import sealed
 from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
@@ -422,6 +423,18 @@ def _read_t5(path: Path) -> Any:
     return load_t5_tokenizer(FILES / "t5-pocket.safetensors", path.parent).fingerprint
 
 
+def _make_scorer(name: str) -> Make:
+    def make(folder: Path, which: int) -> Path:
+        (folder / "model.safetensors").touch()
+        table = {"model_type": "clip", "projection_dim": 64 + which, "vision_config": {"image_size": 64}}
+        look = {"size": {"shortest_edge": 80 + which}, "crop_size": 64, "image_mean": [0.5, 0.4, 0.3]}
+        for file, values in (("config.json", table), ("preprocessor_config.json", look)):
+            (folder / file).write_text(json.dumps(values))
+        return folder / name
+
+    return make
+
+
 TINY = FluxParams(
     in_channels=64, vec_in_dim=8, context_in_dim=16, hidden_size=32, num_heads=1, depth=1, depth_single_blocks=1,
     axes_dim=(8, 12, 12),
@@ -507,6 +520,11 @@ KINDS: tuple[Kind, ...] = (
     Kind("T5 tokenizer", ("engine.models.tokenizers", "engine.models.tokenizer_files"),
          _tokenizer("tokenizer_2/tokenizer.json"), _read_t5, "others' file: refused, or another tokenizer",
          _anything),
+    Kind("scoring model's sizes", ("engine.models.scorer_files",), _make_scorer("config.json"),
+         lambda path: replace(clip_files(path.parent), weights=Path()), "others' file: refused, or other sizes",
+         _anything),
+    Kind("scoring model's pictures", ("engine.models.scorer_files",), _make_scorer("preprocessor_config.json"),
+         lambda path: clip_files(path.parent).look, "others' file: refused, or another way of looking", _anything),
     Kind("base model", ("engine.models.weights", "engine.models.header"), _make_base, _read_base,
          "others' file: refused, or another model by its fingerprint", _another_base, costly=True),
 )  # fmt: skip

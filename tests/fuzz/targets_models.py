@@ -17,6 +17,7 @@ from engine.lora.metadata import read_metadata
 from engine.memory.rungs import read_taken
 from engine.models.detect import detect
 from engine.models.header import parse_header
+from engine.models.scorer_files import clip_files, dino_files
 from engine.models.tokenizer_files import find_clip_files, find_t5_files
 from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
 from engine.training.checkpoint import load_newest
@@ -246,11 +247,37 @@ def _record_seeds() -> list[bytes]:
     return [(folder / f"{digest[:16]}.json").read_bytes()]
 
 
+def _scorer(data: bytes) -> None:
+    kind, look, body = data[:1], data[1:2], data[2:]
+    folder = scratch() / "scorer"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors").touch()
+    plain = b'{"model_type": "clip"}' if kind == b"c" else b'{"model_type": "dinov2"}'
+    (folder / "config.json").write_bytes(plain if look == b"p" else body)
+    (folder / "preprocessor_config.json").write_bytes(body if look == b"p" else b"{}")
+    found = clip_files(folder) if kind == b"c" else dino_files(folder)
+    assert 1 <= found.look.crop <= found.look.shortest <= 8192 and min(found.look.std) > 0
+    assert 1 <= found.patch_size <= found.image_size
+
+
 TARGETS = (
     Target(
         "faults", _skips, (),
         lambda: [b'{"step": 3, "action": "skipped"}\n', b'{"step": 4, "action": "stopped", "back_to": 2}\n'],
         ("engine.training.faults.read_skips",),
+    ),
+    Target(
+        "scorer", _scorer, (ModelFileError,),
+        lambda: [
+            b'cc{"model_type": "clip", "projection_dim": 8, "text_config": {}, "vision_config": '
+            b'{"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_attention_heads": 2}}',
+            b'dc{"model_type": "dinov2", "hidden_size": 16, "num_attention_heads": 2, "use_swiglu_ffn": true}',
+            b'cp{"size": {"shortest_edge": 32}, "crop_size": {"height": 32}, "image_mean": [0.5, 0, 1]}',
+        ],
+        ("engine.models.scorer_files.clip_files", "engine.models.scorer_files.dino_files",
+         "engine.models.scorer_files.read_description"),
+        (b"cc" + b"[" * 100_000, b'cp{"image_std": [1e999, 1, 1], "crop_size": 32}',
+         b'cc{"model_type": "clip", "projection_dim": {}}'),
     ),
     Target("record", _record, (), _record_seeds, ("engine.training.record.load_record",), (b"[" * 100_000,)),
     Target(

@@ -9,6 +9,7 @@ import termios
 from pathlib import Path
 from types import SimpleNamespace
 
+from engine.config import PROMPT_KINDS
 from engine.errors import ConfigError
 from profiles.measured import FORMAT, Measured
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch, text_of
@@ -17,7 +18,7 @@ from tui.commands.plan import _setting
 from tui.judged import JUDGED_NAME, Judged, Opinion, read_judged, write_judged
 from tui.session import load_session, save_session
 from tui.settings import Settings, load_settings
-from tui.setup import choices, form
+from tui.setup import choices, form, prompts
 from tui.terminal import probe
 from tui.terminal.modes import from_plain
 from tui.terminal.place import Place, read_info
@@ -96,6 +97,7 @@ def _form_values(data: bytes) -> None:
     form.SetupForm._usable(SimpleNamespace(values={form.BASE: text, "preset": form.OWN}))  # type: ignore[arg-type]
     assert isinstance(choices._read({"a": text}, "a"), dict)
     lengths._last({lengths.BAND: text})
+    assert all(kind in PROMPT_KINDS for kind in prompts.kinds_of({prompts.KINDS: text}).values())
 
 
 def _wire_seeds() -> list[bytes]:
@@ -222,7 +224,8 @@ TARGETS = (
     Target("session", _session, (), _session_seeds, ("tui.session.load_session",)),
     Target(
         "form-values", _form_values, (), lambda: [b"{}", b'{"dataset": {"folders": []}}', b'{"a": 1}'],
-        ("tui.setup.choices._read", "tui.setup.form.SetupForm._usable", "tui.wizard.lengths._last"),
+        ("tui.setup.choices._read", "tui.setup.form.SetupForm._usable", "tui.setup.prompts.kinds_of",
+         "tui.wizard.lengths._last"),
         (b"[" * 100_000,),
     ),
     Target(
