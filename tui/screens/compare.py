@@ -157,7 +157,7 @@ def rows_of(found: Comparison) -> list[Row]:
         ("time", *(duration(run.elapsed_s) for run in runs)),
         ("last loss", *(f"{run.losses[1][-1]:.4f}" if len(run.losses[1]) else "-" for run in runs)),
     ]
-    names: Row = ("", *(f"{number} {shown(run.name)}" for number, run in enumerate(runs, start=1)))
+    names: Row = ("", *(shown(run.name) for run in runs))
     rows = [names, *(row for row in figures if any(cell != "-" for cell in row[1:]))]
     rows += [(name, *values) for name, values in found.differing.items()]
     return rows if found.differing else [*rows, ("settings", "no setting differs")]
@@ -177,6 +177,8 @@ def _table(rows: list[Row], apart: Sequence[str], width: int) -> Content:
     room = max(NARROWEST, min(WIDEST, (width - label) // max(columns, 1) - 1))
     lines = []
     for number, (name, *cells) in enumerate(rows):
+        if not number:  # as in the legend, which has the whole names
+            cells = [f"{at} {_fitted(cell, room - 2)}" for at, cell in enumerate(cells, start=1)]
         line = " ".join(_fitted(cell, room) for cell in cells)
         style = "" if number else "bold"
         lines.append(Content.assemble((_fitted(name, label), "$foreground-muted"), (line, style)))
