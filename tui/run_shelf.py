@@ -16,7 +16,7 @@ from engine.errors import EngineError, RunError
 from engine.files import RunFolder
 from tui.comparing import Compared, Comparison, compare, compared, loss_points
 from tui.elsewhere import holder_of
-from tui.run_list import RunSummary, is_run, lora_files, read_view, summed
+from tui.run_list import RunSummary, lora_files, read_view, runs_in, summed
 
 OVER = ("finished", "stopped", "failed")
 
@@ -41,14 +41,14 @@ class RunCard:
 
 
 def run_folders(places: Iterable[Path]) -> list[Path]:
-    """The folders of all runs in ``places``, each once, the newest first; a place that is not there holds none."""
+    """The folders of all runs in ``places`` and in sweeps there, each once, the newest first."""
     found: dict[str, Path] = {}
     for place in places:
         try:
-            inside = sorted(place.iterdir())
+            inside = runs_in(place)
         except OSError:
             continue
-        for folder in filter(is_run, inside):
+        for folder in inside:
             found.setdefault(os.path.realpath(folder), folder)
     return sorted(found.values(), key=lambda folder: _key(folder)[0], reverse=True)
 

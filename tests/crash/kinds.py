@@ -24,11 +24,13 @@ from kinds_screen import (
     make_note_file,
     make_session_file,
     make_settings_file,
+    make_sweep_file,
     make_theme_file,
     read_judged_file,
     read_note_file,
     read_session_file,
     read_settings_file,
+    read_sweep_file,
     read_themes_file,
 )
 from pocket import FILES, pocket_config
@@ -488,6 +490,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("session", ("tui.session",), make_session_file, read_session_file, "set aside"),
     Kind("opinions on epochs", ("tui.judged",), make_judged_file, read_judged_file, "set aside"),
     Kind("host's note", ("tui.terminal.place",), make_note_file, read_note_file, "not believed"),
+    Kind("sweep's manifest", ("tui.sweep_file",), make_sweep_file, read_sweep_file, PEOPLE, _anything),
     Kind("settings", ("tui.settings",), make_settings_file, read_settings_file, PEOPLE, _anything),
     Kind("theme", ("tui.themes",), make_theme_file, read_themes_file, PEOPLE, _anything),
     Kind("tier", ("profiles.tiers",), _copied(_toml(Path(tiers.__file__).parent / "tiers")), read_tier, PEOPLE,

@@ -58,6 +58,8 @@ EXCUSED = {
     "tui.screens.form_writing": "compares a file's text with what is to be written",
     "tui.setup.choices": "values of the form, which the session keeps",
     "tui.setup.form": "values of the form, which the session keeps",
+    "tui.sweep": "values on the command line",
+    "tui.sweep_run": "the sweep's log, which it appends to, and the empty device",
     "tui.symptoms": "an event's text",
     "tui.terminal.attach": "the last lines of a log, for people",
     "tui.terminal.driver": "terminals",
