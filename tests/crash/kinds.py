@@ -63,6 +63,7 @@ from engine.training.faults import read_skips
 from engine.training.png import save_png
 from engine.training.products import read_products, write_products
 from engine.training.record import PictureMark, Record, load_record, save_record
+from engine.training.trackers import wandb_id
 from profiles import recipes, starters, tiers
 from profiles.measured import Measured, Measurement, arithmetic
 from profiles.recipes import read_recipe
@@ -193,6 +194,16 @@ def _make_taken(folder: Path, which: int) -> Path:
 def _read_taken(path: Path) -> Any:
     taken, wrong = read_taken(path)
     return DETECTED if wrong else taken
+
+
+def _make_tracking(folder: Path, which: int) -> Path:
+    (folder / "known").write_text(wandb_id(folder))
+    return folder / "tracking.json"
+
+
+def _read_tracking(path: Path) -> Any:
+    found = wandb_id(path.parent)
+    return found if (path.parent / "known").read_text() == found else DETECTED
 
 
 LINEARS = [f"double_blocks.{block}.img_attn.qkv" for block in range(4)]
@@ -473,6 +484,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("config.toml", ("engine.config_file",), _make_config, load_config, PEOPLE, _anything),
     Kind("memory.json", ("engine.memory.rungs",), _make_taken, _read_taken, SEALED),
     Kind("products.json", ("engine.training.products",), _make_products, _read_products, SEALED),
+    Kind("tracking.json", ("engine.training.trackers",), _make_tracking, _read_tracking, "another id is taken"),
     Kind("run.lock", ("engine.locks",), _make_lock, _read_lock, "the holder counts as unnamed"),
     Kind("LoRA, kohya", ("engine.lora.formats", "engine.models.header"), _make_lora("kohya"), _read_lora,
          "refused: header read strictly, numbers by their hash"),
