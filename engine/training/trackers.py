@@ -36,7 +36,7 @@ MOST_BYTES = 4096
 QUIET: dict[str, Any] = {
     "console": "off", "silent": True, "disable_git": True, "disable_code": True, "save_code": False,
     "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True, "x_save_requirements": False,
-    "finish_timeout": LAST_S,
+    "finish_timeout": LAST_S, "host": "-",
 }  # fmt: skip
 """What Weights & Biases is not to do: catch what is printed, look at the machine, its programs and their sources,
 wait for the network without end."""

@@ -335,4 +335,5 @@ def test_weights_and_biases_itself_offline(tmp_path: Path) -> None:
     data = log.read_bytes()
     assert b"train/loss" in data and wandb_id(tmp_path / "runs" / "test").encode() in data
     assert str(Path.home()).encode() not in data and str(tmp_path).encode() not in data
+    assert b"j" + bytes([len(os.uname().nodename)]) + os.uname().nodename.encode() not in data, "the run's host"
     assert load_config(tmp_path / "runs/test/config.toml").tracking.wandb == "cats"
