@@ -32,7 +32,9 @@ Start = Callable[[list[str]], "subprocess.Popen[bytes]"]
 def start_kiln(words: list[str]) -> subprocess.Popen[bytes]:
     """`kiln` with these words, in a process group of its own: ctrl+c reaches it once, from here."""
     command = [sys.executable, "-P", "-m", "tui", *words]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+    # The same modules as this process's, wherever they come from.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
 
 
 class Runner:

@@ -27,6 +27,7 @@ from engine.locks import lock_folder
 from tui.__main__ import main
 from tui.commands.runs import table
 from tui.run_list import list_runs
+from tui.run_shelf import run_folders
 from tui.sweep import RANK, RATE, SEED, Axis, axis_of, measures, plan_sweep
 from tui.sweep import measured as measuring
 from tui.sweep_file import Sweep, create_sweep, look_at, next_sweep_folder, read_sweep
@@ -313,7 +314,10 @@ def test_its_runs_are_listed_like_others(sweep: Sweep, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert all(name in out for name in ("alone", "NAME-lr5e-05", "NAME-lr0.0002"))
     assert main(["compare", "alone", "NAME-lr0.0002"]) == 0 and "Best of 2: NAME-lr0.0002" in capsys.readouterr().out
+    assert main(["compare", "NAME-sweep"]) == 0 and "Best of 3: NAME-lr0.0002" in capsys.readouterr().out
     assert len(table(list_runs(sweep.folder.parent)).splitlines()) == 5
+    shelf = {folder.name for folder in run_folders([sweep.folder.parent])}
+    assert shelf == {"alone", *(run.name for run in sweep.runs)}, "the runs screen has them too"
 
 
 def test_the_command_says_first_what_it_would_train(

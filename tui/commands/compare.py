@@ -19,7 +19,7 @@ from tui.compare_text import comparison_json, comparison_text
 from tui.exit_codes import FINISHED
 from tui.headless import can_unicode
 from tui.opening import RUN_FOLDERS, usual_places
-from tui.run_list import find_run
+from tui.run_list import SWEEP_NAME, find_run, runs_in
 from tui.run_shelf import read_comparison
 
 MOST_RUNS = 64
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compare", help="compare runs: settings, curves, best epochs", description=__doc__
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="names or folders of runs")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="names or folders of runs, or of sweeps")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(
         "--runs-dir", type=Path, metavar="DIR", help=f"where the runs are (otherwise {' and '.join(RUN_FOLDERS)})"
@@ -44,7 +44,19 @@ def run(args: argparse.Namespace) -> int:
         RunError: no such run, or fewer than two of them.
     """
     places = usual_places(args.runs_dir)
-    return show([find_run(places, name) for name in args.runs], args.json)
+    return show([folder for name in args.runs for folder in _named(places, name)], args.json)
+
+
+def _named(places: Sequence[Path], name: str) -> list[Path]:
+    """The run of that name, or all runs of the sweep in the folder of that name.
+
+    Raises:
+        RunError: there is neither.
+    """
+    for folder in (*(place / name for place in places), Path(name)):
+        if (folder / SWEEP_NAME).is_file():
+            return runs_in(folder)
+    return [find_run(places, name)]
 
 
 def show(folders: Sequence[Path], as_json: bool = False) -> int:

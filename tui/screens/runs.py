@@ -40,7 +40,7 @@ class RunsScreen(RunsView):
         if len(chosen) > 1:
             self.app.push_screen(CompareScreen([card.folder for card in chosen]))
         else:
-            self._say(f"Mark a run with space, then c on another compares the two; up to {MOST} can be marked")
+            self._say(f"Mark a run with space (up to {MOST}), then c on another compares them")
 
     def action_copy(self) -> None:
         """The newest LoRA's path to the clipboard, or the folder's."""
