@@ -117,9 +117,10 @@ class Tracking:
         for follower in self._followers:
             follower.end()
         for follower in self._followers:
-            follower.thread.join(max(0.0, end - time.monotonic()))
-            if follower.thread.is_alive():
-                follower.drop("it was not done when the run was")
+            if not follower.dropped:
+                follower.thread.join(max(0.0, end - time.monotonic()))
+                if follower.thread.is_alive():
+                    follower.drop("it was not done when the run was")
         self._tell()
 
     def _watch(self) -> None:
@@ -239,6 +240,11 @@ class _Follower:
     def drop(self, reason: str) -> None:
         """Tell it nothing more; the first reason counts."""
         self._reason = self._reason if self._reason is not None else reason
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it is left alone."""
+        return self._reason is not None
 
     def news(self) -> str | None:
         """Why it was dropped, once."""

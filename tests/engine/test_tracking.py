@@ -146,8 +146,8 @@ def test_one_that_hangs_or_breaks_is_told_of_once_and_the_others_go_on(hanging: 
         time.sleep(0.05)
     events.append(step(6))
     began = time.monotonic()
-    tracking.close(1.0)
-    assert time.monotonic() - began < 5
+    tracking.close(30)
+    assert time.monotonic() - began < 20, "one that was dropped is not waited for"
     said = sorted(warnings(events))
     assert len(said) == 3, said
     assert said[0].startswith("broken is told nothing more of this run: ValueError: a") and "hf_" not in said[0]
