@@ -16,16 +16,16 @@ HEAVY = ("torch", "transformers", "diffusers", "accelerate", "bitsandbytes", "pe
 
 TORCH_FREE = (
     "engine.config", "engine.config_part", "engine.config_measuring", "engine.config_memory",
-    "engine.config_sampling", "engine.config_tracking", "engine.config_file", "engine.config_writer",
-    "engine.config_problems", "engine.toml_positions", "engine.events", "engine.event_values", "engine.events_faults",
+    "engine.config_sampling", "engine.config_file", "engine.config_writer", "engine.config_problems",
+    "engine.toml_positions", "engine.events", "engine.event_values", "engine.events_faults",
     "engine.events_measured", "engine.events_memory", "engine.events_steps", "engine.commands", "engine.errors",
     "engine.explain", "engine.files", "engine.leftovers", "engine.line_file", "engine.locks", "engine.sealed",
     "engine.draws", "engine.text", "engine.run", "engine.jobs", "engine.dataset.", "engine.hardware.",
     "engine.models.header", "engine.models.detect", "engine.models.find", "engine.models.flux_work",
     "engine.models.tokenizers", "engine.lora.metadata", "engine.training.advisor", "engine.training.changes",
-    "engine.training.generations", "engine.training.outlook", "engine.training.record", "engine.training.tracking",
-    "engine.training.trackers", "engine.memory.plan", "engine.memory.simulate", "engine.memory.rungs", "profiles.",
-    "tui.",
+    "engine.training.generations", "engine.training.outlook", "engine.training.record", "engine.memory.plan",
+    "engine.memory.simulate", "engine.memory.rungs", "profiles.", "tui.",
+    "engine.config_tracking", "engine.training.tracking", "engine.training.trackers",
 )  # fmt: skip
 """Modules, and packages (with a dot at the end) all of whose modules import without torch."""
 
