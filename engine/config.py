@@ -16,13 +16,14 @@ from engine.config_measuring import CANDIDATES, StopConfig, ValidationConfig
 from engine.config_memory import Checkpointing, MemoryConfig, kohya_blocks
 from engine.config_part import Count, CountOrZero, Fraction, NonNegative, Part, Positive, Side
 from engine.config_sampling import PROMPT_KINDS, PromptConfig, SamplingConfig
+from engine.config_tracking import TrackingConfig
 
 __all__ = [
     "CANDIDATES", "CONFIG_VERSION", "LORA_KINDS", "PROMPT_KINDS", "BucketConfig", "CaptionConfig", "Count",
     "CountOrZero", "DatasetConfig", "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig",
     "NonNegative", "ObjectiveConfig", "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig",
-    "SamplingConfig", "SavingConfig", "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig",
-    "kohya_blocks",
+    "SamplingConfig", "SavingConfig", "ScheduleConfig", "StopConfig", "TrackingConfig", "TrainingConfig",
+    "ValidationConfig", "kohya_blocks",
 ]  # fmt: skip
 """Every table, and what its values are made of, is imported from here, wherever it is defined."""
 
@@ -323,3 +324,4 @@ class RunConfig(Part):
     sampling: SamplingConfig = SamplingConfig()
     saving: SavingConfig = SavingConfig()
     faults: FaultsConfig = FaultsConfig()
+    tracking: TrackingConfig = TrackingConfig()

@@ -26,6 +26,7 @@ TORCH_FREE = (
     "engine.training.changes",
     "engine.training.generations", "engine.training.outlook", "engine.training.record", "engine.memory.plan",
     "engine.memory.simulate", "engine.memory.rungs", "profiles.", "tui.",
+    "engine.config_tracking", "engine.training.tracking", "engine.training.trackers",
 )  # fmt: skip
 """Modules, and packages (with a dot at the end) all of whose modules import without torch."""
 

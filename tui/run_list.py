@@ -17,6 +17,9 @@ from tui.elsewhere import holder_of
 from tui.glance import glance
 from tui.view import LIVE_STATES, RESUMABLE_STATES, RunView
 
+SWEEP_NAME = "sweep.toml"
+"""The manifest of a sweep, in whose folder its runs lie: they are listed like those beside it."""
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -52,7 +55,7 @@ def list_runs(*places: Path) -> list[RunSummary]:
     folders: list[Path] = []
     for place in places:
         try:
-            folders += [item for item in place.iterdir() if is_run(item)]
+            folders += runs_in(place)
         except OSError as err:
             raise RunError(
                 "No runs there", f"{safe_text(place)}: {err.strerror}", "Name the folder: kiln runs DIR."
@@ -69,6 +72,10 @@ def find_run(places: Sequence[Path], name: str) -> Path:
     for folder in (*(place / name for place in places), Path(name)):
         if is_run(folder):
             return folder
+    for place in filter(Path.is_dir, places):
+        for folder in runs_in(place):
+            if folder.name == name:
+                return folder
     known = ", ".join(run.name for run in list_runs(*filter(Path.is_dir, places)))
     where = " or ".join(safe_text(place) for place in places)
     raise RunError("There is no such run", f"{safe_text(name)} in {where}", f"There are: {known}" if known else "")
@@ -148,6 +155,22 @@ def latest_unfinished(runs_dir: Path, name: str) -> Path:
         f"{safe_text(name)} in {safe_text(runs_dir)}: {found}",
         "Leave out --resume to start anew.",
     )
+
+
+def runs_in(place: Path) -> list[Path]:
+    """The folders of runs in ``place``, those of sweeps there included.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = []
+    for item in sorted(place.iterdir()):
+        if is_run(item):
+            found.append(item)
+        elif not item.name.startswith(".") and (item / SWEEP_NAME).is_file():
+            with contextlib.suppress(OSError):
+                found += [inner for inner in sorted(item.iterdir()) if is_run(inner)]
+    return found
 
 
 def is_run(folder: Path) -> bool:

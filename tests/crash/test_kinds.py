@@ -60,6 +60,8 @@ EXCUSED = {
     "tui.setup.choices": "values of the form, which the session keeps",
     "tui.setup.form": "values of the form, which the session keeps",
     "tui.setup.prompts": "values of the form, which the session keeps",
+    "tui.sweep": "values on the command line",
+    "tui.sweep_run": "the sweep's log, which it appends to, and the empty device",
     "tui.symptoms": "an event's text",
     "tui.terminal.attach": "the last lines of a log, for people",
     "tui.terminal.driver": "terminals",

@@ -25,6 +25,7 @@ from engine.training.faults import read_skips
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 from engine.training.products import read_products
 from engine.training.record import PictureMark, Record, load_record, save_record
+from engine.training.trackers import wandb_id
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch
 
 _JSON = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
@@ -217,6 +218,11 @@ def _taken(data: bytes) -> None:
     assert_harmless(remark, *map(str, taken))
 
 
+def _tracking(data: bytes) -> None:
+    found = wandb_id(as_file(data, "tracking.json").parent)
+    assert len(found) == 16 and int(found, 16) >= 0 and wandb_id(scratch()) == found
+
+
 def _products(data: bytes) -> None:
     decided, remark = read_products(as_file(data, "products.json"), "int8", ["a"])
     assert (decided is None) == bool(remark)
@@ -317,6 +323,9 @@ TARGETS = (
         "rungs", _taken, (), lambda: [b'{"taken": [{"step": 3, "setting": "offload", "before": "a", "after": ""}]}'],
         ("engine.memory.rungs.read_taken", "engine.config_memory.parse_rung"),
         (b'{"taken": [{"step": 1e999, "setting": "offload", "before": "a", "after": ""}]}',),
+    ),
+    Target(
+        "tracking", _tracking, (), lambda: [b'{"wandb": "0123456789abcdef"}'], ("engine.training.trackers.wandb_id",),
     ),
     Target(
         "products", _products, (), lambda: [b'{"kind": "int8", "linears": {"a": [true, false]}}'],

@@ -14,6 +14,7 @@ from engine.config_file import load_config
 from engine.errors import EngineError
 from engine.files import RunFolder
 from tui.aside import aside
+from tui.compare_text import MOST_CURVES as MOST
 from tui.screens.runs_view import RunsView
 from tui.units import size
 from tui.widgets.notice import Notice
@@ -27,26 +28,26 @@ class RunsScreen(RunsView):
     """The list and what can be done to its runs."""
 
     def action_mark(self) -> None:
-        """Mark or unmark; of three marks the oldest goes."""
+        """Mark or unmark; of more marks than can be compared the oldest goes."""
         if self.card is not None:
             folder = self.card.summary.folder
             kept = tuple(mark for mark in self._marked if mark != folder)
-            self._marked = kept if folder in self._marked else (*kept, folder)[-2:]
+            self._marked = kept if folder in self._marked else (*kept, folder)[-MOST:]
             self._show()
             self.action_move(1)
 
     def action_compare(self) -> None:
-        """Show the curves of two runs over each other."""
+        """Show the marked runs side by side; one alone with that under the cursor."""
         from tui.screens.compare import CompareScreen
 
         by_folder = {card.summary.folder: card for card in self.cards}
         chosen = [by_folder[folder] for folder in self._marked if folder in by_folder]
         if len(chosen) < 2 and self.card is not None and self.card not in chosen:
             chosen.append(self.card)
-        if len(chosen) == 2:
-            self.app.push_screen(CompareScreen(chosen[0], chosen[1]))
+        if len(chosen) > 1:
+            self.app.push_screen(CompareScreen([card.folder for card in chosen]))
         else:
-            self._say("Mark a run with space, then c on another compares the two")
+            self._say(f"Mark a run with space (up to {MOST}), then c on another compares them")
 
     @work(exclusive=True, group="report")
     async def action_report(self) -> None:
