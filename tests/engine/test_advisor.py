@@ -31,7 +31,7 @@ def measured(values, noise=0.0, train=None, pictures=8, seed=1):
                 own,
                 (train[number] if train else value - 0.1,),
                 (),
-                0.01 * number,
+                0.03 * (1 - 0.7**number),
             )
         )
     return made
