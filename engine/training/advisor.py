@@ -307,7 +307,9 @@ def _next_time(verdict: str, held: Sequence[Measured], loss: Curve, best: int) -
     if len(held) > 2 * FEWEST and loss.noise > JUMPY * loss.gain:
         changes.append("The loss jumps: half the learning rate, or schedule.name cosine, makes it calmer.")
     if (held[-1].drift or 0.0) > MOVED:
-        changes.append("Ordinary prompts have moved far: a lower lora.rank or rate, or regularization pictures, help.")
+        changes.append(
+            "Ordinary prompts have moved far: a lower lora.rank or rate, or regularization pictures, help."
+        )
     if _parted(held):
         changes.append("More pictures, or more different ones, would help more than any setting.")
     if strangers := _strangers(held, loss.bottom):
