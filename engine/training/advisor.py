@@ -180,12 +180,12 @@ def _by_held_out(held: Sequence[Measured], stop: StopConfig) -> Advice:
         sure = "unsure"
     good = _as_good(cost, held)
     first, best, last = _range(good, len(held) - 1)
-    judged = cost if contradicted else loss
-    patience = stop.patience * (1 if pictures >= SURE_PICTURES else 2)
-    over = _over(judged, patience, stop) and last < len(held) - 1
-    newest = len(held) - 1
+    judged = cost if contradicted else loss  # what only rises has no bottom to have left behind
+    patience, newest = stop.patience * (1 if pictures >= SURE_PICTURES else 2), len(held) - 1
+    over = last < newest and _over(judged, patience, stop)
     falling = cost.bottom >= newest - 1 and cost.smooth[-2] - cost.smooth[-1] > cost.noise / 2
-    verdict = "over" if over else "under" if falling else "in range" if newest in good else "unclear"
+    fine = newest in good or newest <= last
+    verdict = "over" if over else "under" if falling else "in range" if fine else "unclear"
     if verdict == "under":
         sure = "unsure"
     reasons = (_course(loss, verdict), *_bands(held, loss.bottom), *_gap(held), *doubts)
@@ -254,9 +254,11 @@ def _nothing_learned(loss: Curve, doubts: Sequence[str]) -> Advice:
 
 
 def _course(loss: Curve, verdict: str) -> str:
-    gained = 100 * loss.gain / loss.values[0]
+    if loss.gain <= 0:
+        return "Held-out loss has never been lower than without the LoRA."
+    gained = 100 * loss.gain / max(loss.values[0], 1e-12)
     at = loss.epochs[loss.bottom]
-    if verdict == "over" and loss.gain > 0:
+    if verdict == "over":
         back = 100 * (loss.values[-1] - loss.smooth[loss.bottom]) / loss.gain
         return f"Held-out loss fell by {gained:.1f} % to epoch {at} and has given {back:.0f} % of that back."
     if verdict == "under":
