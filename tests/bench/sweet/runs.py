@@ -50,6 +50,7 @@ RUNS = (
     Spec("greedy-d", True, True, 6, 5e-3, 8, 10, held_out=8, regularization=False),
     Spec("greedy-e", True, True, 16, 8e-3, 8, 11, regularization=False),
     Spec("greedy-f", True, True, 5, 6e-3, 16, 12, held_out=6, regularization=False),
+    Spec("calm-p", True, False, 30, 2.5e-3, 8, 61),
     # Declared before the first of them was recorded; recorded in this order, and looked at once.
     Spec("greedy-g", False, True, 6, 6e-3, 8, 27, held_out=8, regularization=False),
     Spec("calm-g", False, False, 16, 1.5e-3, 16, 21, schedule="cosine"),
