@@ -366,9 +366,7 @@ class Trainer:
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
         place = self.ledger.place
-        if self.measurer.due(place.step, place.epoch, epoch_over):
-            self.ledger.flush()
-        if self.measurer.after(place.step, place.epoch, epoch_over):
+        if self.measurer.after(place.step, place.epoch, epoch_over, self.ledger.flush):
             # Several processes agree on a stop between two steps: theirs is one epoch later.
             self.control.plan_stop(place.epoch + (self.kit.compute.processes > 1))
         if self.keeper.samples_due(epoch_over):

@@ -69,10 +69,6 @@ class Measurer:
         elif not step:
             self.measure(0, 0)
 
-    def due(self, step: int, epoch: int, epoch_over: bool) -> bool:
-        """Whether something is measured after ``step``."""
-        return self.kit.compute.is_main and self.chosen.plan.due(step, epoch, epoch_over)
-
     def advise(self) -> Advice:
         """The advice as things stand, told if it is another one than before."""
         before, self._advice = self._advice, self._think()
@@ -102,14 +98,18 @@ class Measurer:
         every = plan.every_epochs or bool(plan.every_steps)
         return self.kit.compute.is_main and advising and bool(every) and epoch % every == 0
 
-    def after(self, step: int, epoch: int, epoch_over: bool) -> bool:
+    def after(self, step: int, epoch: int, epoch_over: bool, flush: Callable[[], None]) -> bool:
         """Measure and advise where that is due; True if the best epochs are over since now and the run is to stop.
 
         Since now: a run that was stopped for that and goes on is not stopped for it again.
+
+        Args:
+            flush: has every step told before a measurement that comes after it.
         """
         self._tell_size(step)
-        if not self.due(step, epoch, epoch_over):
+        if not (self.kit.compute.is_main and self.chosen.plan.due(step, epoch, epoch_over)):
             return False
+        flush()
         over_before = self._advice.over
         if self.measure(step, epoch) is None:
             return False

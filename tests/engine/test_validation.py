@@ -58,6 +58,9 @@ def test_what_a_measurement_tells(tmp_path):
     assert math.isclose(sum(first.held_out) / 2, sum(first.held_out_pictures) / 8, rel_tol=1e-5)
     states = [event.state for event in told(run, StateChanged)]
     assert states.count("measuring") == 9 and states[-1] == "finished"
+    # Steps are told late, but before what was measured after them.
+    order = [event.step for event in told(run, StepDone, Measured)]
+    assert order == sorted(order) and len(order) == 24 + 9
 
 
 def _mean_of_bands(measured):
