@@ -159,11 +159,7 @@ class EpochsView(Screen[str | None]):
     def draw_cursor(self) -> None:
         """Draw what depends on where the cursor is."""
         shown = self.shown
-        here = Content("")
-        if shown.row is not None:
-            note = f'  "{safe_text(shown.row.opinion.note, 300)}"' if shown.row.opinion.note else ""
-            here = Content.assemble((told_row(shown, shown.row), "bold"), safe_text(note, 400))
-        self.query_one("#here", Static).update(here)
+        self.query_one("#here", Static).update(_here(shown))
         plot, table, grid = self.query_one(EpochPlot), self.query_one(EpochTable), self.query_one(EpochGrid)
         plot.border_title = safe(TITLES[shown.signal])
         plot.border_subtitle = safe(f"c: {SIGNALS[(shown.signal + 1) % len(SIGNALS)]}")
@@ -188,6 +184,14 @@ def _head(shown: Shown) -> Content:
     parts += [f"{saved} saved", f"{len(shown.grid)} pictures"] if shown.version else []
     told = ", ".join(part for part in parts if part)
     return Content.assemble((safe_text(shown.name, 80), "bold"), "  ", (told, "$foreground-muted"))
+
+
+def _here(shown: Shown) -> Content:
+    """The epoch under the cursor, and the note on it."""
+    if shown.row is None:
+        return Content("")
+    note = f'  "{safe_text(shown.row.opinion.note, 300)}"' if shown.row.opinion.note else ""
+    return Content.assemble((told_row(shown, shown.row), "bold"), safe_text(note, 400))
 
 
 def _advice(shown: Shown) -> Content:

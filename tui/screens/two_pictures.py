@@ -60,7 +60,9 @@ class TwoPictures(Screen[str | None]):
     def tell(self, head: str, prompt: str, kind: str = "") -> None:
         """The lines above and below."""
         self.query_one("#head", Static).update(safe(head, 300))
-        words = Content.assemble(
-            (f"{kind}: " if kind else "", "$foreground-muted"), (safe_text(prompt, 600), "italic")
-        )
-        self.query_one("#prompt", Static).update(words)
+        self.query_one("#prompt", Static).update(_prompt(prompt, kind))
+
+
+def _prompt(prompt: str, kind: str) -> Content:
+    """A prompt, and what it is to show."""
+    return Content.assemble((f"{kind}: " if kind else "", "$foreground-muted"), (safe_text(prompt, 600), "italic"))
