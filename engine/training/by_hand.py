@@ -67,7 +67,12 @@ class Easel:
             adapters = self._lora.adapters
         self.lean: Lean = build_lean(config, base, self.compute, adapters, say=partial(note, events))
         events.append(Progress("load transformer", 1, 1))
-        for text in (*self.lean.notes, take_products(self.lean, products)):
+        try:
+            decided = take_products(self.lean, products)
+        except BaseException:  # as in build_lean: nothing pinned is left behind
+            self.lean.close()
+            raise
+        for text in (*self.lean.notes, decided):
             if text:
                 note(events, text)
         entries = Entries(store, {}, texts, config.seed)
