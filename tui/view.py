@@ -138,6 +138,8 @@ class RunView:
     epoch_marks: list[EpochDone] = field(default_factory=list)
     checkpoints: list[CheckpointSaved] = field(default_factory=list)
     samples: list[SampleSaved] = field(default_factory=list)
+    sample_places: set[tuple[int, int, float]] = field(default_factory=set)
+    """Steps, prompts and strengths of which there is a picture."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     """What scoring models say of a sample, by its path and the score's name."""
     near_copies: dict[str, NearCopy] = field(default_factory=dict)
