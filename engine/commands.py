@@ -47,7 +47,9 @@ class SaveNow:
 
 @dataclass(frozen=True)
 class SampleNow:
-    """Draw the sample prompts after the step in progress."""
+    """Draw the sample prompts after the step in progress, at ``strengths`` instead of the configured ones if any."""
+
+    strengths: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,14 @@ class Remove:
     paths: tuple[str, ...]
 
 
-Command = Pause | Resume | StopNow | StopAfterEpoch | StopAtEpoch | CancelStop | SaveNow | SampleNow | Remove
+@dataclass(frozen=True)
+class Keep:
+    """Keep the LoRA files of ``epochs`` whatever ``saving.keep_loras`` says; takes the place of earlier ones."""
+
+    epochs: tuple[int, ...]
+
+
+Command = Pause | Resume | StopNow | StopAfterEpoch | StopAtEpoch | CancelStop | SaveNow | SampleNow | Remove | Keep
 
 
 class CommandQueue:

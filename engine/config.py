@@ -12,16 +12,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config_measuring import StopConfig, ValidationConfig
+from engine.config_measuring import CANDIDATES, StopConfig, ValidationConfig
 from engine.config_memory import Checkpointing, MemoryConfig, kohya_blocks
 from engine.config_part import Count, CountOrZero, Fraction, NonNegative, Part, Positive, Side
 from engine.config_sampling import PROMPT_KINDS, PromptConfig, SamplingConfig
+from engine.config_tracking import TrackingConfig
 
 __all__ = [
-    "CONFIG_VERSION", "LORA_KINDS", "PROMPT_KINDS", "BucketConfig", "CaptionConfig", "Count", "CountOrZero",
-    "DatasetConfig", "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig", "NonNegative",
-    "ObjectiveConfig", "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig", "SamplingConfig",
-    "SavingConfig", "ScheduleConfig", "StopConfig", "TrainingConfig", "ValidationConfig", "kohya_blocks",
+    "CANDIDATES", "CONFIG_VERSION", "LORA_KINDS", "PROMPT_KINDS", "BucketConfig", "CaptionConfig", "Count",
+    "CountOrZero", "DatasetConfig", "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig",
+    "NonNegative", "ObjectiveConfig", "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig",
+    "SamplingConfig", "SavingConfig", "ScheduleConfig", "StopConfig", "TrackingConfig", "TrainingConfig",
+    "ValidationConfig", "kohya_blocks",
 ]  # fmt: skip
 """Every table, and what its values are made of, is imported from here, wherever it is defined."""
 
@@ -280,6 +282,9 @@ class SavingConfig(Part):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     layouts: Annotated[tuple[Literal["kohya", "diffusers"], ...], Field(min_length=1)] = ("kohya",)
     keep_states: Count = 2
+    keep_loras: CountOrZero = 0
+    """So many of the newest LoRA files saved by the cadence stay, older ones go; 0 keeps all. The recommended epochs,
+    starred ones, and what you or a stop saved stay in any case."""
     title: str = ""
     author: str = ""
     include_prompts: bool = False
@@ -319,3 +324,4 @@ class RunConfig(Part):
     sampling: SamplingConfig = SamplingConfig()
     saving: SavingConfig = SavingConfig()
     faults: FaultsConfig = FaultsConfig()
+    tracking: TrackingConfig = TrackingConfig()

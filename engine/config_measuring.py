@@ -13,6 +13,10 @@ from pydantic import Field
 
 from engine.config_part import Count, CountOrZero, Fraction, Part
 
+CANDIDATES = 4
+"""Newest files that stay of epochs which are measured and not saved by the cadence, the recommended ones apart: on
+every recorded run a good epoch was then on the disk when the best ones were over (docs/sweet-spot.md)."""
+
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -44,8 +48,10 @@ class StopConfig(Part):
     mode: Literal["off", "advise", "stop"] = "advise"
     """off says nothing; advise says it in the log and on the screen; stop saves and stops."""
     patience: Count = 3
-    """Measurements in a row that have to be worse than the best before it counts as over."""
+    """Measurements in a row that have to be worse than the best before it counts as over; twice as many where fewer
+    than six pictures are held out."""
     min_epochs: CountOrZero = 0
     """Never before this epoch."""
     worse_by: Fraction = 0.0
-    """How much worse, as a share of what was gained; 0 takes twice the curve's own noise."""
+    """How much worse, as a share of what was gained; 0 takes a twentieth. It has to be three times the curve's own
+    noise in any case."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -41,3 +42,13 @@ class SamplingConfig(Part):
     guidance: NonNegative = 3.5
     cfg: NonNegative = 1.0
     """Classifier-free guidance against the negative prompt; 1 is off."""
+    strengths: Annotated[tuple[Annotated[float, Field(ge=0, le=2)], ...], Field(min_length=1, max_length=16)] = (1.0,)
+    """Factors on the LoRA; each prompt is drawn at each of them. 0.6, 0.8 and 1 show how much of it is wanted."""
+    copy_alarm: bool = True
+    """Compare samples with the training pictures and say where one is nearly a copy; takes no model."""
+    score_clip: Path | None = None
+    """Folder of a CLIP model (config.json, model.safetensors, tokenizer), for example of
+    openai/clip-vit-large-patch14: tells how like each sample is to the training pictures, and to its prompt."""
+    score_dino: Path | None = None
+    """Folder of a DINOv2 model (config.json, model.safetensors), for example of facebook/dinov2-base: how like each
+    sample is to the training pictures; finer than CLIP about one and the same thing or person."""

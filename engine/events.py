@@ -30,9 +30,13 @@ from engine.events_memory import MemorySampled as MemorySampled
 from engine.events_memory import Probed as Probed
 from engine.events_memory import Slowed as Slowed
 from engine.events_memory import SteppedDown as SteppedDown
+from engine.events_steps import CheckpointRemoved as CheckpointRemoved
 from engine.events_steps import CheckpointSaved as CheckpointSaved
 from engine.events_steps import EpochDone as EpochDone
+from engine.events_steps import Kept as Kept
+from engine.events_steps import NearCopy as NearCopy
 from engine.events_steps import SampleSaved as SampleSaved
+from engine.events_steps import Scored as Scored
 from engine.events_steps import StepDone as StepDone
 from engine.files import disk_error, open_to_read
 from engine.line_file import LineFile, flush_descriptor
@@ -42,7 +46,8 @@ from engine.text import safe_text
 RING_SIZE = 4_096
 """Events kept in memory: what a reader that polls can miss. Older ones are read from the file."""
 
-_LONGEST_LINE = 2**22  # bytes; a failure with its traceback has a hundredth of it
+LONGEST_LINE = 2**22
+"""Bytes of a line that is read as one; a failure with its traceback has a hundredth of it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,11 @@ Event = (
     | StepDone
     | EpochDone
     | CheckpointSaved
+    | CheckpointRemoved
+    | Kept
     | SampleSaved
+    | Scored
+    | NearCopy
     | MemorySampled
     | MemoryHeld
     | Probed
@@ -175,9 +184,10 @@ Event = (
 EVENT_TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, SampleSaved, MemorySampled,
-        MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken, LossSpiked, HostMemoryLow,
-        StopPlanned, CaptionsTaken, Measured, Advised, Log, RunFailed, RunDone,
+        RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, CheckpointRemoved, Kept,
+        SampleSaved, MemorySampled, MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken,
+        LossSpiked, HostMemoryLow, StopPlanned, CaptionsTaken, Measured, Advised, Scored, NearCopy, Log, RunFailed,
+        RunDone,
     )
 }  # fmt: skip
 
@@ -361,7 +371,7 @@ def replay(path: Path, *only: type[Event]) -> Iterator[Entry]:
     """
     names = [f'"type": "{kind.__name__}"'.encode() for kind in only] or [b""]
     with open_to_read(path) as file:
-        while line := file.readline(_LONGEST_LINE):  # pieces of a longer one are no events
+        while line := file.readline(LONGEST_LINE):  # pieces of a longer one are no events
             if any(name in line for name in names):
                 with contextlib.suppress(ValueError):
                     yield entry_from_json(line.decode("utf-8", "replace"))

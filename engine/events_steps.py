@@ -41,13 +41,33 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class CheckpointSaved:
-    """A LoRA file stands on disk; ``kind`` is "epoch", "step", "manual", "stop" or "final"."""
+    """A LoRA file stands on disk.
+
+    ``kind`` is "epoch", "step", "manual", "stop", "final" or "candidate": of an epoch that is not saved by the
+    cadence and may turn out to be the best.
+    """
 
     path: str
     step: int
     epoch: int
     kind: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class CheckpointRemoved:
+    """A LoRA file that the run wrote is gone, to make room for newer ones."""
+
+    path: str
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The user wants to keep the LoRA files of these epochs, and of no others as far as the run decides."""
+
+    epochs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,3 +86,29 @@ class SampleSaved:
     seed: int
     kind: str = ""
     strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model of the user's says of a sample picture, from -1 to 1.
+
+    ``name`` is "clip_image" or "dino" (how like the mean of the training pictures) or "clip_text" (how like its
+    prompt); ``path`` that of the :class:`SampleSaved`.
+    """
+
+    path: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """A sample picture shows nearly what a training picture shows: the LoRA may have learned it by heart.
+
+    ``sample`` is the path of the :class:`SampleSaved`, ``picture`` that of the training picture, ``distance`` goes
+    from 0, the same, to 1, nothing in common.
+    """
+
+    sample: str
+    picture: str
+    distance: float

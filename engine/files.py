@@ -25,7 +25,7 @@ from typing import IO, Any
 import platformdirs
 
 from engine.errors import DiskError, DiskFull, RunError
-from engine.leftovers import clear_up_once, held
+from engine.leftovers import clear_up_once, held, held_folder, move_to_free
 from engine.text import safe_text
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -349,13 +349,20 @@ class RunFolder:
 
     def lora(self, epoch: int, step: int, kind: str, layout: str = "kohya") -> Path:
         """The file of a saved LoRA: by epoch at its end, by step in between, plain at the run's end."""
-        stem = {"epoch": f"{self.name}-e{epoch:04d}", "final": self.name}.get(kind, f"{self.name}-s{step:06d}")
+        of_epoch = f"{self.name}-e{epoch:04d}"
+        stems = {"epoch": of_epoch, "candidate": of_epoch, "final": self.name}
+        stem = stems.get(kind, f"{self.name}-s{step:06d}")
         suffix = "" if layout == "kohya" else f".{layout}"
         return self.root / f"{stem}{suffix}.safetensors"
 
 
-def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
+def create_run_folder(
+    runs_dir: Path, name: str, fill: Callable[[RunFolder], None] = lambda folder: None
+) -> RunFolder:
     """Make a new folder for a run; a taken name gets the next free number, so no run overwrites another.
+
+    Args:
+        fill: writes what makes it a run, while it still has a hidden name: whoever is killed leaves no shell.
 
     Raises:
         DiskError: the folder cannot be made.
@@ -364,16 +371,21 @@ def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
     base = slug(name)
     try:
         _make_folder(runs_dir)
-        for root in _candidates(runs_dir, base):
-            with contextlib.suppress(FileExistsError):
-                root.mkdir()
-                (root / "samples").mkdir()
-                (root / "state").mkdir()
-                flush(runs_dir)
-                return RunFolder(root)
+        clear_up_once(runs_dir)
+        with held_folder(runs_dir) as temp:
+            (temp / "samples").mkdir()
+            (temp / "state").mkdir()
+            fill(RunFolder(temp))
+            flush(temp)
+            root = move_to_free(temp, _candidates(runs_dir, base))
+        flush(runs_dir)
     except OSError as err:
         raise disk_error(err, runs_dir) from err
-    raise RunError("No free name for the run", f"{runs_dir} holds 10,000 runs called {base}", "Choose a new name.")
+    if root is None:
+        raise RunError(
+            "No free name for the run", f"{runs_dir} holds 10,000 runs called {base}", "Choose a new name."
+        )
+    return RunFolder(root)
 
 
 def next_run_folder(runs_dir: Path, name: str) -> Path:

@@ -1,25 +1,24 @@
-"""Single jobs that need the engine but are no training run: filling the caches, drawing pictures.
+"""Single jobs that need the engine but are no training run: filling caches, drawing, blending, measuring.
 
 Importing this module does not import torch; calling into it does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from functools import partial
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import PromptConfig, RunConfig
-from engine.events import EventLog, Progress
-from engine.files import default_cache_dir, keep_code_in
+from engine.config_file import load_config
+from engine.events import EventLog, Measured, Progress
+from engine.files import RunFolder, default_cache_dir, keep_code_in
+from engine.locks import lock_folder
 
 if TYPE_CHECKING:
-    from engine.lora.adapter import Adapter
-    from engine.training.device import Compute
-    from engine.training.lean import Lean
-    from engine.training.prepare import Base
+    from engine.lora.blend import Blend
 
 
 def fill_caches(config: RunConfig, events: EventLog, should_stop: Callable[[], bool] = lambda: False) -> bool:
@@ -47,65 +46,97 @@ def sample_pictures(
     out_dir: Path,
     events: EventLog,
     should_stop: Callable[[], bool] = lambda: False,
+    strengths: Sequence[float] = (1.0,),
 ) -> list[Path]:
-    """Draw ``prompts`` with the base model, and with ``lora`` on it if given; returns the files written.
+    """Draw ``prompts`` with the base model, or with ``lora`` on it at each of ``strengths``.
 
-    Files are named by what stands in ``out_dir`` already: nothing is overwritten.
+    Returns the files written. They are named by what stands in ``out_dir`` already: nothing is overwritten.
 
     Raises:
         EngineError: a file cannot be loaded or written.
     """
     keep_code_in((config.cache_dir or default_cache_dir()) / "code")
-    from engine.training.device import compute_for
-    from engine.training.entries import Entries
-    from engine.training.kit import note
-    from engine.training.pictures import Painter
-    from engine.training.prepare import Stopped, check_base, embed_texts, open_store, prompt_captions
-    from engine.training.products import take_products
+    from engine.training.by_hand import draw_by_hand
+    from engine.training.prepare import Stopped
 
-    base = check_base(config)
-    compute = compute_for(config)
-    store = open_store(config)
-    captions = prompt_captions(prompts, config.sampling.cfg)
     try:
-        texts = embed_texts(config, base, compute, captions, store, events, should_stop)
+        return draw_by_hand(config, lora, prompts, out_dir, events, should_stop, strengths)
     except Stopped:
         return []
-    events.append(Progress("load transformer", 0, 1))
-    lean = _with_lora(config, base, compute, lora, partial(note, events))
-    with closing(lean):
-        events.append(Progress("load transformer", 1, 1))
-        for text in (*lean.notes, take_products(lean, lora)):
-            if text:
-                note(events, text)
-        entries = Entries(store, {}, texts, config.seed)
-        painter = Painter(
-            config, base, compute, events, lambda text: entries.batch_text([text]), should_stop, lean.conditioning
-        )
-        stem, extra = (lora.stem, lora.name) if lora else ("base", "")
-        return painter.draw(
-            lean.transformer, prompts, lambda _, request: _free_name(out_dir, stem, request.seed), {"lora": extra}
-        )
 
 
-def _with_lora(
-    config: RunConfig, base: Base, compute: Compute, lora: Path | None, say: Callable[[str], None]
-) -> Lean:
-    from engine.lora.adapter import make_adapters
-    from engine.lora.formats import load_lora
-    from engine.training.lean import build_lean
+def blend_loras(
+    files: Sequence[Path],
+    weights: Sequence[float],
+    out: Path,
+    events: EventLog,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Blend | None:
+    """Average LoRA files into the new file ``out``; None if stopped before it was written.
 
-    adapters: dict[str, Adapter] = {}
-    if lora is not None:
-        state, targets = load_lora(lora)
-        loaded = make_adapters(targets, config.lora, config.seed, compute.device)
-        loaded.load_state(state)
-        adapters = loaded.adapters
-    return build_lean(config, base, compute, adapters, say=say)
+    Raises:
+        EngineError: files that do not belong together, or one that cannot be read or written.
+    """
+    from engine.lora.blend import blend_files
+
+    def step(done: int, total: int) -> bool:
+        events.append(Progress("blend", done, total))
+        return not should_stop()
+
+    return blend_files(files, weights, out, f"lorakiln {version('lorakiln')}", time.time(), step)
 
 
-def _free_name(folder: Path, stem: str, seed: int) -> Path:
-    number = 0
-    while (path := folder / f"{stem}-seed{seed}{f'-{number}' if number else ''}.png").exists():
-        number += 1
-    return path
+def measure_loras(
+    config: RunConfig,
+    folder: Path,
+    files: Sequence[Path],
+    events: EventLog,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Measured]:
+    """Measure ``files`` as the run in ``folder`` measured itself; fewer results than files if stopped.
+
+    Raises:
+        EngineError: the run measures nothing, a file cannot be loaded, or as when a run starts.
+    """
+    keep_code_in((config.cache_dir or default_cache_dir()) / "code")
+    from engine.training.remeasure import measure_files
+
+    return measure_files(config, RunFolder(folder), files, events, should_stop)
+
+
+def sample_epochs(
+    folder: Path,
+    epochs: Mapping[int, tuple[int, Path | None]],
+    strengths: Sequence[float],
+    events: EventLog,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Path]:
+    """Draw the sample prompts of the run in ``folder`` with epochs of it, for its grid of pictures.
+
+    What is drawn stands among the run's samples and is told in its events, as if it had been drawn while it was
+    trained; so nothing else may train there meanwhile. A picture that is there already is not drawn again.
+
+    Args:
+        epochs: by number the step and the LoRA file; None, for epoch 0, draws the base model.
+        strengths: factors on the LoRA.
+        events: where progress is told; not the run's own.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RunError: another process holds the run.
+        EngineError: a file cannot be loaded or written.
+    """
+    run = RunFolder(folder)
+    config = load_config(run.config)
+    keep_code_in((config.cache_dir or default_cache_dir()) / "code")
+    from engine.training.by_hand import EpochFile, draw_epochs
+    from engine.training.prepare import Stopped
+
+    files = [EpochFile(epoch, step, lora) for epoch, (step, lora) in sorted(epochs.items())]
+    with lock_folder(run):
+        try:
+            return draw_epochs(config, run, files, strengths, events, should_stop)
+        except Stopped:
+            return []

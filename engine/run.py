@@ -39,10 +39,12 @@ from engine.hardware.scarcity import to_lower
 from engine.locks import lock_folder
 from engine.text import safe_text
 from engine.training.generations import next_step
+from engine.training.trackers import require_trackers, track
 
 if TYPE_CHECKING:
     from engine.trainer import Outcome
     from engine.training.outlook import Outlook as Outlook
+    from engine.training.tracking import Tracking
 
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""
@@ -85,8 +87,8 @@ class Run:
         self.events = EventLog()
         self.folder: RunFolder | None = RunFolder(resume_from) if resume_from else None
         self.state = "new"
-        self._resumed = resume_from is not None
         self._commands = CommandQueue()
+        self._tracking: Tracking | None = None
         # Not a daemon: a thread inside torch when the interpreter ends aborts the process.
         self._thread = threading.Thread(target=self._main, name="engine", daemon=False)
 
@@ -140,6 +142,8 @@ class Run:
             )
             self._enter(outcome.reason)
         finally:
+            if self._tracking is not None:
+                self._tracking.close()
             self.events.close()
             if not lost:  # else every further call into CUDA fails, or hangs
                 _free_gpu()
@@ -149,15 +153,17 @@ class Run:
             # The main process owns the folder; this one computes its share and learns the folder from it.
             with tempfile.TemporaryDirectory(prefix="lorakiln-") as scratch:
                 return self._train(RunFolder(Path(scratch)))
+        require_trackers(self.config)
         if self.folder is None:
-            self.folder = create_run_folder(self.config.runs_dir, self.config.name)
+            self.folder = create_run_folder(
+                self.config.runs_dir, self.config.name, lambda folder: save_config(self.config, folder.config)
+            )
         with lock_folder(self.folder), log_to(self.folder.log, self.events):
-            if not self._resumed:
-                save_config(self.config, self.folder.config)
             try:
                 self.events.open_file(self.folder.events)
             except OSError as err:
                 raise disk_error(err, self.folder.events) from err
+            self._tracking = track(self.config, self.events)
             if who := others_may_write(self.folder.root):
                 text = f"Others may change what this run goes on from in {safe_text(self.folder.root, 400)}: {who}"
                 self.events.append(Log("warning", text))
@@ -228,6 +234,13 @@ def open_run(folder: Path) -> Run:
 def last_saved_step(folder: RunFolder) -> int:
     """The step that the newest training state is named for, 0 without one; whether it is whole is not looked at."""
     return next_step(folder.states) - 1
+
+
+def made_with(folder: Path) -> dict[str, str]:
+    """Versions, device and precision that the run in ``folder`` was last trained with; empty where unknown."""
+    from engine.training.record import newest_versions
+
+    return newest_versions(RunFolder(folder).records)
 
 
 def outlook(folder: Path) -> Outlook:

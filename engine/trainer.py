@@ -27,7 +27,7 @@ from engine.training.control import Control
 from engine.training.device import Compute, compute_for
 from engine.training.faults import Faults, Unmendable
 from engine.training.generations import generations, next_step
-from engine.training.keeper import Keeper, due
+from engine.training.keeper import Keeper
 from engine.training.kit import Kit, build_kit
 from engine.training.ladder import Exhausted, Ladder
 from engine.training.ledger import Ledger
@@ -149,14 +149,18 @@ class Trainer:
         self.keeper, self.patience = _keepers(self, made)
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
-        ladder.attempt(
-            lambda: settle_products(self.kit, self.folder.products, events, resumed),
-            "loading",
-            self.ledger.place.step,
-            undo=self.kit.lora.zero_grad,
+        self.patience.persist(
+            lambda: ladder.attempt(
+                lambda: settle_products(self.kit, self.folder.products, events, resumed),
+                "loading",
+                self.ledger.place.step,
+                undo=self.kit.lora.zero_grad,
+            )
         )
         self.kit.painter.spare = self._without_states
-        self.measurer = Measurer(config, self.kit, prepared.measured, events, self.enter)
+        shelf = self.keeper.shelf
+        self.measurer = Measurer(config, self.kit, prepared.measured, events, self.enter, lambda: shelf.epochs)
+        shelf.advice, shelf.starred = self.measurer.told, lambda: self.control.kept
         self.faults = Faults(config, self.keeper, events)
         self.takes = Takes(self.keeper, self.history, self.control)
         if compute.is_main:
@@ -309,9 +313,9 @@ class Trainer:
         if self.control.save_now:
             self.control.save_now = False
             self.patience.persist(lambda: self.keeper.save("manual"))
-        if self.control.sample_now:
-            self.control.sample_now = False
-            self.patience.persist(self.keeper.sample)
+        if (asked := self.control.sample_now) is not None:
+            self.control.sample_now = None
+            self.patience.persist(lambda: self.keeper.sample(asked.strengths))
 
     def _hold(self, released: bool = False) -> None:
         """Wait until the pause is taken back or the run is stopped; ``released``: the GPU is free already."""
@@ -361,25 +365,21 @@ class Trainer:
 
     def _keep_cadence(self, epoch_over: bool) -> None:
         """Samples, LoRA files and states that fall due after a step, be it the last of its epoch or not."""
-        place, saving = self.ledger.place, self.config.saving
-        if self.measurer.due(place.step, place.epoch, epoch_over):
-            self.ledger.flush()
-        if self.measurer.after(place.step, place.epoch, epoch_over):
+        place = self.ledger.place
+        if self.measurer.after(place.step, place.epoch, epoch_over, self.ledger.flush):
             # Several processes agree on a stop between two steps: theirs is one epoch later.
             self.control.plan_stop(place.epoch + (self.kit.compute.processes > 1))
         if self.keeper.samples_due(epoch_over):
             self.patience.persist(self.keeper.sample)
         # Saving comes last: a state says that everything of its step is done.
-        if epoch_over and due(place.epoch, saving.every_epochs):
-            self.patience.persist(lambda: self.keeper.save("epoch"))
-        elif due(place.step, saving.every_steps):
-            self.patience.persist(lambda: self.keeper.save("step"))
-        elif self.keeper.state_due():
-            self.patience.persist(lambda: self.keeper.save_state(wait=False))
+        for save in self.keeper.saves_due(epoch_over, epoch_over and self.measurer.may_be_best(place.epoch)):
+            self.patience.persist(save)
 
     def _finish(self, stopped: bool) -> Outcome:
         if self.ledger.place.step:
             self.patience.persist(lambda: self.keeper.save("stop" if stopped else "final"), last=True)
+        if stopped:
+            self.control.plan_again()
         place = self.ledger.snapshot()
         reason = "stopped" if stopped else "finished"
         return Outcome(reason, place.step, place.epoch, self.keeper.last_lora, place.elapsed_s)

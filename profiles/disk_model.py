@@ -52,10 +52,11 @@ def caption(held: Held) -> int:
 
 
 def lora_files(held: Held) -> int:
-    """Every save in every layout."""
+    """Every save that stays, in every layout."""
     job = held.job
+    saves = job.kept or job.saves
     kohya = job.layouts - (1 if job.diffusers else 0)
-    return job.saves * (kohya * lora_file(held, False) + (lora_file(held, True) if job.diffusers else 0))
+    return saves * (kohya * lora_file(held, False) + (lora_file(held, True) if job.diffusers else 0))
 
 
 def lora_file(held: Held, diffusers: bool) -> int:

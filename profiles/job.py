@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from engine.config import RunConfig
+from engine.config import CANDIDATES, RunConfig
 from engine.dataset.buckets import place
 from engine.dataset.captions import final_caption, is_fixed
 from engine.dataset.scan import Sample
@@ -107,7 +107,8 @@ def job_of(
     settings = Settings(batch=training.batch_size, accumulation=training.accumulation)
     each = epoch_steps(job, settings)
     steps = steps_of(job, settings)
-    return replace(job, saves=_saves(config, each, steps), draws=_draws(config, each, steps))
+    saves = _saves(config, each, steps)
+    return replace(job, saves=saves, kept=_kept(config, saves), draws=_draws(config, each, steps))
 
 
 def model_infos(config: RunConfig) -> dict[str, ModelInfo]:
@@ -269,6 +270,20 @@ def _saves(config: RunConfig, each: int, steps: int) -> int:
     return _due(steps, each, saving.every_epochs, saving.every_steps) + 1
 
 
+RECOMMENDED = 3
+"""Epochs that the advisor keeps from being removed: the best one and its neighbours."""
+
+
+def _kept(config: RunConfig, saves: int) -> int:
+    """LoRA files that stand at most at a time, with the last one and one that is about to go; 0 where all stay."""
+    saving, validation = config.saving, config.validation
+    advising = config.stop.mode != "off" and bool(validation.every_epochs or validation.every_steps)
+    candidates = CANDIDATES + RECOMMENDED + 1 if advising and saving.every_epochs != 1 else 0
+    rolling = max(saving.keep_loras, RECOMMENDED + 1 if advising else 0) + 1 if saving.keep_loras else saves
+    kept = min(rolling, saves - 1) + 1 + candidates if saving.keep_loras else saves + candidates
+    return kept if kept != saves else 0
+
+
 def _draws(config: RunConfig, each: int, steps: int) -> Draws:
     sampling = config.sampling
     if not sampling.prompts:
@@ -276,7 +291,7 @@ def _draws(config: RunConfig, each: int, steps: int) -> Draws:
     times = _due(steps, each, sampling.every_epochs, sampling.every_steps) + sampling.at_start
     prompts = sampling.prompts
     return Draws(
-        count=len(prompts),
+        count=len(prompts) * len(sampling.strengths),
         width=max(prompt.width or sampling.width for prompt in prompts),
         height=max(prompt.height or sampling.height for prompt in prompts),
         steps=round(sum(prompt.steps or sampling.steps for prompt in prompts) / len(prompts)),

@@ -102,6 +102,7 @@ class Job:
         epochs: 0 where ``steps`` alone ends the run.
         steps: most steps; 0 leaves it to the epochs.
         saves: LoRA files written; ``layouts`` of each.
+        kept: so many of them stand at most at a time; 0 where all stay.
         picture_megapixels: of a usual picture, for the time that decoding takes.
         base_is_packed: a packed copy of the base in some precision stands in the cache, by precision.
         diffusers: one of the layouts is diffusers', whose files hold the parts of fused matrices one by one.
@@ -118,6 +119,7 @@ class Job:
     epochs: int
     steps: int = 0
     saves: int = 1
+    kept: int = 0
     layouts: int = 1
     draws: Draws = field(default_factory=Draws)
     picture_megapixels: float = 2.0

@@ -22,9 +22,11 @@ TORCH_FREE = (
     "engine.explain", "engine.files", "engine.leftovers", "engine.line_file", "engine.locks", "engine.sealed",
     "engine.draws", "engine.text", "engine.run", "engine.jobs", "engine.dataset.", "engine.hardware.",
     "engine.models.header", "engine.models.detect", "engine.models.find", "engine.models.flux_work",
-    "engine.models.tokenizers", "engine.lora.metadata", "engine.training.advisor", "engine.training.changes",
+    "engine.models.tokenizers", "engine.models.scorer_files", "engine.lora.metadata", "engine.training.advisor",
+    "engine.training.changes",
     "engine.training.generations", "engine.training.outlook", "engine.training.record", "engine.memory.plan",
     "engine.memory.simulate", "engine.memory.rungs", "profiles.", "tui.",
+    "engine.config_tracking", "engine.training.tracking", "engine.training.trackers",
 )  # fmt: skip
 """Modules, and packages (with a dot at the end) all of whose modules import without torch."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePath
 
 from engine.events import DiskTight
@@ -16,7 +17,7 @@ NAMED = 4
 
 def disk_words(event: DiskTight) -> str:
     """How many saves the disk has room for, and what could be removed from it, by name."""
-    room = f"{size(int(event.free_gb * 2**30))} are free, a save takes {size(int(event.save_gb * 2**30))}"
+    room = f"{_gib(event.free_gb)} are free, a save takes {_gib(event.save_gb)}"
     if event.saves > FEW_SAVES:
         return f"the disk has room again: {room}"
     fits = {0: "no more save", 1: "1 more save"}.get(event.saves, f"{event.saves} more saves")
@@ -26,6 +27,11 @@ def disk_words(event: DiskTight) -> str:
     shown = ", ".join(map(file_words, event.removable[:NAMED]))
     more = f" and {len(event.removable) - NAMED} more" if len(event.removable) > NAMED else ""
     return f"{words}; older files that could go ({size(sum(event.sizes))}): {shown}{more}"
+
+
+def _gib(value: float) -> str:
+    """A size told in GiB; a damaged file of events may hold any number."""
+    return size(int(value * 2**30)) if math.isfinite(value) else "unknown"
 
 
 def file_words(path: str) -> str:

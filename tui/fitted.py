@@ -14,7 +14,10 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 from textual.driver import Driver
+from textual.events import Event, Resize
 from textual.filter import LineFilter
+from textual.screen import Screen
+from textual.widget import Widget
 
 from engine.errors import EngineError
 from engine.text import safe_text
@@ -59,6 +62,20 @@ def _careful(inner: LineFilter) -> Careful:
     return Careful(inner)
 
 
+def pass_over_old_sizes() -> None:
+    """Have every screen of the process pass over sizes that the terminal no longer has.
+
+    A screen that is laid out tells itself its size. Of two sizes that come in short time each would be told again
+    while the other is laid out, for ever: the screen would do nothing else any more.
+    """
+    Screen.on_event = _on_event  # type: ignore[assignment,method-assign]
+
+
+async def _on_event(screen: Screen[object], event: Event) -> None:
+    if not isinstance(event, Resize) or event.size == screen.app.size:
+        await Widget.on_event(screen, event)
+
+
 class Fitted(KeysInOrder, inherit_bindings=False):
     """An application made for one terminal and one user.
 
@@ -74,6 +91,7 @@ class Fitted(KeysInOrder, inherit_bindings=False):
         self.settings = settings
         self.ascii_terminal = traits.ascii if settings.ascii == "auto" else settings.ascii == "on"
         install_backstop(self.ascii_terminal)
+        pass_over_old_sizes()
         self.set_class(self.ascii_terminal, "-ascii")
         self.animation_level = "basic" if settings.animation and not traits.slow else "none"
         hz = settings.refresh_hz or (SLOW_HZ if traits.slow else QUICK_HZ)

@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Callable
 
-from engine.events import Entry, EventLog, SampleSaved
+from engine.events import Entry, EventLog, NearCopy, SampleSaved
 from engine.text import safe_text
 from tui.exit_codes import FINISHED, STOPPED
 from tui.headless import POLL_S, event_lines
 from tui.progress import Progress
 from tui.signals import StopSignals, exit_code_of
 from tui.view import RunView, fold
+from tui.view_samples import copy_words
 
 Job = Callable[[EventLog, Callable[[], bool]], bool]
 """Takes where to tell and whether to stop; False when it was stopped before its end."""
@@ -87,4 +88,6 @@ class _Watcher:
                 elif isinstance(entry.event, SampleSaved):
                     self._progress.close()
                     print(safe_text(entry.event.path), flush=True)
+                elif isinstance(entry.event, NearCopy):
+                    print(safe_text(copy_words(entry.event)), file=sys.stderr, flush=True)
             self._progress.update(self._view)

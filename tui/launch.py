@@ -24,6 +24,19 @@ def add_display_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_stop(parser: argparse.ArgumentParser) -> None:
+    """Add the option that plans an end."""
+    parser.add_argument(
+        "--stop-after", type=_epoch, default=0, metavar="EPOCH", help="save and stop when this epoch is complete"
+    )
+
+
+def _epoch(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10**6:
+        raise ValueError
+    return int(text)
+
+
 def add_consent(parser: argparse.ArgumentParser) -> None:
     """Add the option that answers the question ahead."""
     parser.add_argument(

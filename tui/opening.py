@@ -142,6 +142,14 @@ def _state_of(run: Path) -> str:
         return ""
 
 
+def usual_places(named: Path | None = None) -> list[Path]:
+    """The folder named, else those of this work folder where runs go, as the runs screen has them."""
+    if named is not None:
+        return [named]
+    usual = [Path(name) for name in RUN_FOLDERS]
+    return [place for place in usual if place.is_dir()] or usual[:1]
+
+
 def find_pictures(folder: Path) -> Path | None:
     """The first of the usual folders that holds pictures."""
     for name in PICTURE_FOLDERS:

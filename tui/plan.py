@@ -72,4 +72,6 @@ def _samples(config: RunConfig) -> str:
     when = f"every {sampling.every_epochs} epochs" if sampling.every_epochs > 1 else "every epoch"
     if not sampling.every_epochs:
         when = f"every {sampling.every_steps} steps" if sampling.every_steps else "at the start only"
-    return f"{len(sampling.prompts)} prompts {when}"
+    strengths = len(sampling.strengths)
+    at = f" at {strengths} strengths" if strengths > 1 else ""
+    return f"{len(sampling.prompts)} prompts{at} {when}"

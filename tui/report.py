@@ -55,16 +55,22 @@ def loss_plot(courses: Mapping[str, Sequence[float]], width: int = 78, height: i
 
 
 def curves_plot(
-    curves: Mapping[str, Points], width: int, height: int, unicode: bool = True, colors: Sequence[Color] = ()
+    curves: Mapping[str, Points],
+    width: int,
+    height: int,
+    unicode: bool = True,
+    colors: Sequence[Color] = (),
+    axis: str = "step",
 ) -> str:
-    """A plot of losses over steps, the curves told apart by their signs.
+    """A plot of losses over steps or epochs, the curves told apart by their signs.
 
     Args:
-        curves: steps and losses by name; plotext's cost grows with their number.
+        curves: positions and losses by name; plotext's cost grows with their number.
         width: of the text, in characters.
         height: in lines.
         unicode: braille dots; else plain characters.
         colors: of the curves, red, green and blue; the text then has escape sequences of plotext's making.
+        axis: what the positions count.
     """
     import plotext
 
@@ -79,7 +85,7 @@ def curves_plot(
         plotext.plot(list(steps), list(losses), marker=markers[number % len(markers)], label=label, color=color)
     ticks = whole_ticks(max((steps[-1] for steps, _ in curves.values() if len(steps)), default=0), width // 12)
     plotext.xticks(ticks, [str(tick) for tick in ticks])
-    plotext.xlabel("step")
+    plotext.xlabel(axis)
     plotext.ylabel("loss")
     text: str = plotext.build()
     if not colors:

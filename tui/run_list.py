@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,11 @@ from engine.run import last_saved_step
 from engine.text import safe_text
 from tui.bridge import view_of
 from tui.elsewhere import holder_of
+from tui.glance import glance
 from tui.view import LIVE_STATES, RESUMABLE_STATES, RunView
+
+SWEEP_NAME = "sweep.toml"
+"""The manifest of a sweep, in whose folder its runs lie: they are listed like those beside it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def list_runs(*places: Path) -> list[RunSummary]:
     folders: list[Path] = []
     for place in places:
         try:
-            folders += [item for item in place.iterdir() if is_run(item)]
+            folders += runs_in(place)
         except OSError as err:
             raise RunError(
                 "No runs there", f"{safe_text(place)}: {err.strerror}", "Name the folder: kiln runs DIR."
@@ -68,6 +72,10 @@ def find_run(places: Sequence[Path], name: str) -> Path:
     for folder in (*(place / name for place in places), Path(name)):
         if is_run(folder):
             return folder
+    for place in filter(Path.is_dir, places):
+        for folder in runs_in(place):
+            if folder.name == name:
+                return folder
     known = ", ".join(run.name for run in list_runs(*filter(Path.is_dir, places)))
     where = " or ".join(safe_text(place) for place in places)
     raise RunError("There is no such run", f"{safe_text(name)} in {where}", f"There are: {known}" if known else "")
@@ -79,7 +87,7 @@ def summary(folder: Path) -> RunSummary:
     Raises:
         RunError: its events cannot be read.
     """
-    return summed(folder, read_view(folder))
+    return summed(folder, read_view(folder, glance))
 
 
 def summed(folder: Path, view: RunView) -> RunSummary:
@@ -115,15 +123,18 @@ def lora_files(folder: Path) -> list[tuple[Path, int]]:
     return [(path, size) for _, path, size in sorted(found)]
 
 
-def read_view(folder: Path) -> RunView:
+def read_view(folder: Path, read: Callable[[Path], RunView] = view_of) -> RunView:
     """The view that a run's events fold to; an empty one where none were written yet.
+
+    Args:
+        read: reads the event file, :func:`tui.glance.glance` where a list is all that is shown.
 
     Raises:
         RunError: the events cannot be read.
     """
     events = RunFolder(folder).events
     try:
-        return view_of(events) if events.exists() else RunView()
+        return read(events) if events.exists() else RunView()
     except OSError as err:
         raise RunError("The run's events cannot be read", f"{safe_text(events)}: {err.strerror}", "") from err
 
@@ -144,6 +155,22 @@ def latest_unfinished(runs_dir: Path, name: str) -> Path:
         f"{safe_text(name)} in {safe_text(runs_dir)}: {found}",
         "Leave out --resume to start anew.",
     )
+
+
+def runs_in(place: Path) -> list[Path]:
+    """The folders of runs in ``place``, those of sweeps there included.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = []
+    for item in sorted(place.iterdir()):
+        if is_run(item):
+            found.append(item)
+        elif not item.name.startswith(".") and (item / SWEEP_NAME).is_file():
+            with contextlib.suppress(OSError):
+                found += [inner for inner in sorted(item.iterdir()) if is_run(inner)]
+    return found
 
 
 def is_run(folder: Path) -> bool:

@@ -6,21 +6,17 @@ costs little.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.errors import RunError
+from engine.config_file import load_config
+from engine.errors import EngineError, RunError
 from engine.files import RunFolder
+from tui.comparing import Compared, Comparison, compare, compared, loss_points
 from tui.elsewhere import holder_of
-from tui.report import decimated
-from tui.run_list import RunSummary, is_run, lora_files, read_view, summed
-
-CURVE_POINTS = 240
-WEAKER = 1
-"""Index of the smoothing taken: the same for all runs, to compare them, and weak enough for short ones."""
+from tui.run_list import RunSummary, lora_files, read_view, runs_in, summed
 
 OVER = ("finished", "stopped", "failed")
 
@@ -45,14 +41,14 @@ class RunCard:
 
 
 def run_folders(places: Iterable[Path]) -> list[Path]:
-    """The folders of all runs in ``places``, each once, the newest first; a place that is not there holds none."""
+    """The folders of all runs in ``places`` and in sweeps there, each once, the newest first."""
     found: dict[str, Path] = {}
     for place in places:
         try:
-            inside = sorted(place.iterdir())
+            inside = runs_in(place)
         except OSError:
             continue
-        for folder in filter(is_run, inside):
+        for folder in inside:
             found.setdefault(os.path.realpath(folder), folder)
     return sorted(found.values(), key=lambda folder: _key(folder)[0], reverse=True)
 
@@ -72,18 +68,33 @@ def read_cards(folders: Iterable[Path], known: dict[Path, RunCard]) -> Iterator[
         yield card
 
 
+def read_comparison(folders: Iterable[Path]) -> Comparison:
+    """Compare the runs in ``folders``; one whose events cannot be read has the state "unreadable"."""
+    return compare([_read_compared(folder) for folder in folders])
+
+
+def _read_compared(folder: Path) -> Compared:
+    config, problem = None, ""
+    try:
+        view = read_view(folder)
+    except RunError as err:
+        return Compared(folder.name, folder, "unreadable", {"settings": err.title})
+    try:
+        config = load_config(RunFolder(folder).config)
+    except EngineError as err:
+        problem = err.title
+    return compared(folder, summed(folder, view).state, config, view, problem)
+
+
 def _card(folder: Path, key: tuple[int, int]) -> RunCard:
     try:
         view = read_view(folder)
     except RunError:
         unread = RunSummary(folder.name, str(folder), "unreadable", 0, 0, 0, 0, None, 0.0, 0.0, ())
         return RunCard(unread, (), (), tuple(lora_files(folder)), key)
-    course = view.courses.smoothed[WEAKER].course
-    pairs = [pair for pair in zip(view.courses.step, course, strict=True) if math.isfinite(pair[1])]
-    places, losses = decimated([loss for _, loss in pairs], CURVE_POINTS) if pairs else ([], [])
-    steps = tuple(float(pairs[int(place) - 1][0]) for place in places)
+    steps, losses = loss_points(view)
     holder = holder_of(RunFolder(folder).lock) if view.live else ""
-    return RunCard(summed(folder, view), steps, tuple(losses), tuple(lora_files(folder)), key, holder)
+    return RunCard(summed(folder, view), tuple(steps), tuple(losses), tuple(lora_files(folder)), key, holder)
 
 
 def _key(folder: Path) -> tuple[int, int]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from statistics import fmean, median
 
 from engine.events import (
     Advised,
     CaptionsTaken,
     Changed,
+    CheckpointRemoved,
     CheckpointSaved,
     DiskTight,
     Entry,
@@ -30,12 +30,14 @@ from engine.events import (
     Measured,
     MemoryHeld,
     MemorySampled,
+    NearCopy,
     Probed,
     Progress,
     RunDone,
     RunFailed,
     RunStarted,
     SampleSaved,
+    Scored,
     Slowed,
     StateChanged,
     StepBroken,
@@ -48,8 +50,9 @@ from tui.courses import SMOOTHINGS as SMOOTHINGS
 from tui.courses import Courses
 from tui.courses import Smoothed as Smoothed
 from tui.disk import FEW_SAVES, disk_words
-from tui.units import duration, size
-from tui.view_back import fold_broken, go_back
+from tui.units import duration
+from tui.view_back import fold_broken, fold_file, go_back
+from tui.view_samples import fold_sample
 from tui.view_words import NEARLY_FULL_GB, comparison, taken_words
 
 LOG_LINES = 2000
@@ -135,6 +138,10 @@ class RunView:
     epoch_marks: list[EpochDone] = field(default_factory=list)
     checkpoints: list[CheckpointSaved] = field(default_factory=list)
     samples: list[SampleSaved] = field(default_factory=list)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What scoring models say of a sample, by its path and the score's name."""
+    near_copies: dict[str, NearCopy] = field(default_factory=dict)
+    """Samples that are nearly copies of training pictures, by their paths."""
     measured: list[Measured] = field(default_factory=list)
     """What was measured of the LoRA, by steps; the sizes told early have no losses."""
     advised: Advised | None = None
@@ -256,7 +263,7 @@ class RunView:
 def fold(view: RunView, entry: Entry) -> None:
     """Bring ``view`` up to date with one entry. Entries must come in order; unknown kinds only move the clock."""
     at = round(entry.time, 3)  # the precision of a JSON line
-    _spend(view, at)
+    spend(view, at)
     view.seq = entry.seq
     event = entry.event
     if isinstance(event, StepDone):
@@ -279,7 +286,8 @@ def fold(view: RunView, entry: Entry) -> None:
         _fold_rare(view, event, at)
 
 
-def _spend(view: RunView, at: float) -> None:
+def spend(view: RunView, at: float) -> None:
+    """Count the time since the event before to the state that it was spent in."""
     spent = at - view.last_time if view.last_time else 0.0
     if 0 < spent <= LONGEST_SILENCE_S:
         view.seconds[view.state] = view.seconds.get(view.state, 0.0) + spent
@@ -326,11 +334,11 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
             _log(view, at, "info", f"{event.state}: {event.reason}" if event.reason else event.state)
         if news or event.state == "training":
             view.told_state = event.state
-    elif isinstance(event, CheckpointSaved):
-        view.checkpoints.append(event)
-        _log(view, at, "info", f"saved {PurePath(event.path).name} ({size(event.size_bytes)})")
-    elif isinstance(event, SampleSaved):
-        _fold_sample(view, event, at)
+    elif isinstance(event, CheckpointSaved | CheckpointRemoved):
+        _log(view, at, "info", fold_file(view, event))
+    elif isinstance(event, SampleSaved | Scored | NearCopy):
+        if line := fold_sample(view, event):
+            _log(view, at, *line)
     elif isinstance(event, SteppedDown):
         view.stepped_down.append(event)  # the log has it in words of its own
     elif isinstance(event, StepBroken | LossSpiked | HostMemoryLow):
@@ -369,13 +377,6 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
         view.done = event
         view.state = event.reason
         _log(view, at, "info", f"{event.reason} at step {event.step} after {duration(event.elapsed_s)}")
-
-
-def _fold_sample(view: RunView, event: SampleSaved, at: float) -> None:
-    # A step that is done again draws its pictures again, into the same files; the folder may have moved.
-    place = event.step, event.index, event.strength
-    view.samples = [*(one for one in view.samples if (one.step, one.index, one.strength) != place), event]
-    _log(view, at, "info", f"sample {event.index + 1} at step {event.step}")
 
 
 def _fold_told(view: RunView, event: Measured | Advised | Log, at: float) -> None:

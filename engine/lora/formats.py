@@ -154,6 +154,19 @@ def load_lora(path: Path) -> tuple[dict[str, Tensor], list[Target]]:
     return state, targets
 
 
+def stored_as(path: Path) -> tuple[Layout, DType]:
+    """Layout and number format of a LoRA file, the widest one it holds, as :func:`save_lora` can write them.
+
+    Raises:
+        ModelFileError: it is damaged, or no plain LoRA for FLUX.1.
+    """
+    header = read_header(path)
+    found = {info.dtype for name, info in header.tensors.items() if not name.endswith(".alpha")}
+    if found & {"F32", "F64"} or len(found) > 1:
+        return _layout(header), "float32"
+    return _layout(header), "float16" if found == {"F16"} else "bfloat16"
+
+
 def fit_state(state: Mapping[str, Tensor], found: Sequence[Target], wanted: Sequence[Target]) -> dict[str, Tensor]:
     """The state of a file for an adapter with the targets ``wanted``, doing the same as in the file.
 

@@ -37,7 +37,7 @@ _MEANING = tuple(
         # The state holds matrices and averages of these: another shape or kind cannot take them.
         (r"optimizer\.name|lora\.rank", REFUSED),
         (r"lora\.resume_from|sampling\..*|saving\..*|training\.state_every_steps", SAVED),
-        (r"version|name|runs_dir|cache_dir|dataset\.folders\[\d+\]\.path|faults\..*|stop\..*", SAVED),
+        (r"version|name|runs_dir|cache_dir|dataset\.folders\[\d+\]\.path|faults\..*|stop\..*|tracking\..*", SAVED),
         (r"validation\.(folder|every_epochs|every_steps|budget|sigmas|prompts)", SAVED),
         # Files count by what is in them, which is compared on its own.
         (r"model\.(transformer|autoencoder|clip_l|t5|clip_tokenizer|t5_tokenizer|download_tokenizers)", SAVED),

@@ -14,6 +14,7 @@ from engine.commands import (
     CancelStop,
     Command,
     CommandQueue,
+    Keep,
     Pause,
     Remove,
     Resume,
@@ -23,7 +24,10 @@ from engine.commands import (
     StopAtEpoch,
     StopNow,
 )
-from engine.events import EpochDone, EventLog, Log, RunDone, RunStarted, StopPlanned, replay
+from engine.events import EpochDone, EventLog, Kept, Log, RunDone, RunStarted, StopPlanned, replay
+
+MOST_EPOCHS = 10**6
+"""A number of an epoch beyond it is none."""
 
 _FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now", "remove")
 
@@ -40,10 +44,13 @@ class Control:
         self.stop_now = False
         self.stop_epoch = 0
         """Epoch at whose end to stop; 0 is none."""
+        self._later = 0
         self.save_now = False
-        self.sample_now = False
+        self.sample_now: SampleNow | None = None
         self.remove: tuple[str, ...] = ()
         """What the user marked of the files that could go."""
+        self.kept: tuple[int, ...] = ()
+        """Epochs that the user starred."""
 
     def poll(self) -> None:
         """Fold every waiting command into the flags; never waits."""
@@ -92,25 +99,37 @@ class Control:
                 self._plan(0)
             case SaveNow():
                 self.save_now = True
-            case SampleNow():
-                self.sample_now = True
+            case SampleNow(strengths=strengths):
+                before = self.sample_now.strengths if self.sample_now else ()
+                self.sample_now = SampleNow(tuple(dict.fromkeys((*before, *strengths))))
             case Remove(paths=paths):
                 self.remove += paths
+            case Keep(epochs=epochs):
+                self.kept = tuple(sorted({epoch for epoch in epochs if 0 < epoch < MOST_EPOCHS}))
+                self.events.append(Kept(self.kept))
 
     def take_up_plan(self, path: Path) -> None:
-        """Plan the stop that was planned when the run broke off, or was stopped before it; ``path`` has its events.
+        """Plan the stop that was planned when the run broke off, or was stopped before it, and know what was starred.
 
-        The loop says it again once the run's outline is told.
+        ``path`` has the run's events. The loop tells the plan again once the run's outline is told.
 
         Raises:
             OSError: the events cannot be read.
         """
         self.stop_epoch = planned_stop(path)
+        self.kept = kept_epochs(path)
 
     def plan_stop(self, epoch: int) -> None:
         """Plan a stop at the end of ``epoch``, unless an earlier one is planned."""
         if not 0 < self.stop_epoch <= epoch:
+            later = self.stop_epoch
             self._plan(epoch)
+            self._later = later
+
+    def plan_again(self) -> None:
+        """The run stops: one that the user planned for later, and that the run's own came before, stands again."""
+        if self._later:
+            self._plan(self._later)
 
     def _plan_at(self, epoch: int) -> None:
         if epoch < self.epoch:
@@ -118,7 +137,7 @@ class Control:
         self._plan(max(epoch, self.epoch, 1))
 
     def _plan(self, epoch: int) -> None:
-        self.stop_epoch = epoch
+        self.stop_epoch, self._later = epoch, 0
         self.events.append(StopPlanned(epoch))
 
 
@@ -138,3 +157,11 @@ def planned_stop(path: Path) -> int:
             case RunDone() if over[-1][0] >= plan:
                 plan = 0
     return plan
+
+
+def kept_epochs(path: Path) -> tuple[int, ...]:
+    """The epochs starred last by the events in ``path``."""
+    kept: tuple[int, ...] = ()
+    for entry in replay(path, Kept) if path.exists() else ():
+        kept = entry.event.epochs if isinstance(entry.event, Kept) else kept
+    return kept

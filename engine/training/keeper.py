@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import torch
 
@@ -29,6 +29,8 @@ from engine.training.optimizer import eval_weights, shows_others
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 from engine.training.record import load_record, save_record
 from engine.training.room import Room, SaveSize, sweep_folder, tree_bytes
+from engine.training.sampler import Sampler
+from engine.training.shelf import Shelf
 
 STATE_EVERY_S = 300.0
 """A training state is written at least this often, so that an accident costs at most this much."""
@@ -44,6 +46,7 @@ class Keeper:
 
     Attributes:
         last_lora: the newest LoRA file, "" before the first; on the disk once :meth:`settle` has returned.
+        shelf: which of the LoRA files stay.
     """
 
     def __init__(
@@ -65,7 +68,10 @@ class Keeper:
         self.enter = enter
         self.room = room
         self.last_lora = ""
+        self.sampler = Sampler(config, folder, events, kit)
         self.writer = Writer()
+        self.shelf = Shelf(config.saving.keep_loras, folder, events)
+        room.loras_to_come = self.shelf.to_come
         self._snapshots = Snapshots(pool)
         self._state_clock = time.monotonic()
         self._saved_step = -1
@@ -84,6 +90,8 @@ class Keeper:
         state, damaged = load_newest(self.folder.states)
         for line in damaged:
             self.events.append(Log("warning", f"Damaged training state passed over: {line}"))
+        if self.kit.compute.is_main:
+            self.shelf.take_up(state.place.step if state is not None else 0)
         if state is None:
             return False
         self._check_identity(state)
@@ -177,6 +185,7 @@ class Keeper:
 
     def close(self) -> None:
         """Wait for the disk before the run's folder is let go; what still goes wrong is told."""
+        self.sampler.evidence.close()
         err = self.writer.close()
         if err is not None:
             self.events.append(Log("warning", f"The last save failed: {err}".replace("\n", "; ")))
@@ -204,7 +213,9 @@ class Keeper:
         self.writer.wait()
         self.room.check()
         kit, lora = self.kit, self.kit.lora
-        with_state = self._saved_step != place.step
+        # A candidate is one file more, not a point to go on from.
+        with_state = self._saved_step != place.step and (export is None or export.kind != "candidate")
+        advice = self.shelf.advice()
         tensors, plain = optimizer_tensors(kit.optimizer) if with_state else ({}, {})
         copied = {f"optimizer.{name}": tensor for name, tensor in tensors.items()} | {"lora": lora.weights}
         if export is not None and shows_others(kit.optimizer):
@@ -222,6 +233,7 @@ class Keeper:
             if export is not None:
                 export.write(lora.state(copies.get("shown", copies["lora"])), self.events)
                 size = replace(size, lora=sum(export.standing.values()))
+                self.shelf.add(export)
             if with_state:
                 record = self._record = self._record or save_record(self.folder.records, kit.prepared.record)
                 state = TrainingState(place, lora.state(copies["lora"]), kept, plain, identity, record)
@@ -230,6 +242,8 @@ class Keeper:
                 written = save_state(self.folder.states, state, self.config.saving.keep_states)
                 size = replace(size, state=tree_bytes(written))
             self.room.size = size
+            if export is not None:
+                self.shelf.tidy(advice, last=export.kind == "final")
 
         self.writer.start(write)
         if with_state:
@@ -244,6 +258,16 @@ class Keeper:
         # Before the first step there may be no moments yet: Adam's are two of the weights' size.
         state = weights.numel() * weights.element_size() + (moments or 2 * weights.numel() * weights.element_size())
         return SaveSize(state, weights.numel() * itemsize * len(self.config.saving.layouts))
+
+    def saves_due(self, epoch_over: bool, candidate: bool) -> list[Callable[[], None]]:
+        """What is to be written after the step that is done, be it the last of its epoch or not."""
+        place, saving = self.ledger.place, self.config.saving
+        if epoch_over and due(place.epoch, saving.every_epochs):
+            return [partial(self.save, "epoch")]
+        found = [partial(self.save, "candidate")] if candidate else []
+        if due(place.step, saving.every_steps):
+            return [*found, partial(self.save, "step")]
+        return [*found, partial(self.save_state, wait=False)] if self.state_due() else [*found]
 
     def state_due(self) -> bool:
         """Whether it is time for a state, by steps or by the clock."""
@@ -263,14 +287,10 @@ class Keeper:
         if place.step == 0:
             return sampling.at_start and bool(sampling.prompts)
         epoch_over = self.kit.prepared.order.ends_epoch(Turn(place.step, place.epoch, place.index - 1))
-        paths = (self._sample_path(place.step, index) for index in range(len(sampling.prompts)))
-        return self.samples_due(epoch_over) and not all(path.is_file() for path in paths)
+        return self.samples_due(epoch_over) and self.sampler.missing(place.step)
 
-    def _sample_path(self, step: int, index: int) -> Path:
-        return self.folder.samples / f"step{step:06d}-{index:02d}.png"
-
-    def sample(self) -> None:
-        """Draw the sample prompts with the adapter as it stands.
+    def sample(self, strengths: Sequence[float] = ()) -> None:
+        """Draw the sample prompts with the adapter as it stands, at ``strengths`` or else the configured ones.
 
         A picture that cannot be drawn is told and passed over: the training is not the worse for it.
 
@@ -284,17 +304,9 @@ class Keeper:
             return
         self.room.require_folder()
         place = self.ledger.snapshot()
-        extra = {"step": place.step, "epoch": place.epoch}
         try:
             with self._during("sampling"), eval_weights(self.kit.optimizer, self.kit.lora):
-                self.kit.painter.draw(
-                    self.kit.transformer,
-                    self.config.sampling.prompts,
-                    lambda index, _: self._sample_path(place.step, index),
-                    extra,
-                    place.step,
-                    place.epoch,
-                )
+                self.sampler.draw(place.step, place.epoch, strengths)
         except (Exhausted, DiskError):
             raise  # there is no way back to training; the disk may have room later
         except (torch.OutOfMemoryError, EngineError) as err:

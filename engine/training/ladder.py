@@ -3,8 +3,8 @@
 A piece of work (a step, the loading) is attempted; if memory runs out its traces are taken back, the next rung is
 taken that can help, and it is attempted again with the same data and the same draws. Nothing is loaded anew for it
 but a base that is packed to fewer bits. Every rung taken is told, as a warning and as an event, and written into the
-run's folder before it counts, with the step it counts from: a resumed run computes each step as this one did. Rungs
-that change no bit count from its first step.
+run's folder before it counts, with the step it counts from: a resumed run computes each step as this one did (where
+the disk refuses it that is told, and written once it can be). Rungs that change no bit count from its first step.
 
 With several processes there is no ladder: the others would wait in the step that one of them broke off.
 """
@@ -12,6 +12,7 @@ With several processes there is no ladder: the others would wait in the step tha
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar, cast
@@ -19,7 +20,7 @@ from typing import TypeVar, cast
 from engine.blocks.transformer import Checkpointing
 from engine.config import RunConfig
 from engine.config_memory import Rung
-from engine.errors import EngineError, RunError
+from engine.errors import DiskError, EngineError, RunError
 from engine.events import EventLog, Log, SteppedDown
 from engine.files import RunFolder
 from engine.memory.exhaustion import first_line, ran_out
@@ -34,6 +35,9 @@ from engine.training.prepare import Base
 
 PATIENCE = 100
 """Steps that must have been made since the cache was last emptied: doing so at every step is no cure."""
+
+RETRY_S = 30.0
+"""How often it is tried again to write down what was taken, where the disk refuses."""
 
 LOADING = frozenset({"empty_cache", "blocks_to_swap", "precision"})
 """Rungs that help before a step is made."""
@@ -76,6 +80,9 @@ class Ladder:
         self._emptied: int | None = None
         self._taken: list[Taken] = []
         self._coming: list[Taken] = []
+        self._kept = True
+        """Whether what was taken is written down."""
+        self._kept_at = 0.0
         if compute.processes == 1:
             self._take_up()
 
@@ -100,6 +107,8 @@ class Ladder:
         Raises:
             EngineError: the base cannot be packed.
         """
+        if not self._kept and time.monotonic() - self._kept_at >= RETRY_S:
+            self._keep()
         while self._coming and self._coming[0].step <= step:
             rung = self._coming.pop(0).rung
             below = self.footing.below(rung)
@@ -173,10 +182,27 @@ class Ladder:
         first = step if stage == "training" else step + 1
         taken = Taken(first, rung.setting, before.value(rung.setting), reached.value(rung.setting))
         self._taken.append(taken)
-        write_taken(self._path, self._taken)
+        self._keep()
         self.footing = reached
         self._tell(stage, step, taken, reason)
         return True
+
+    def _keep(self) -> None:
+        """Write down what was taken; where the disk refuses, that is told once, and tried again with later steps.
+
+        The run goes on meanwhile: it may be loading, with nothing yet to hold it, and what it does now is right.
+        """
+        self._kept_at = time.monotonic()
+        try:
+            write_taken(self._path, self._taken)
+            self._kept = True
+        except DiskError as err:
+            if self._kept:
+                text = (
+                    f"{err.title}: {err.detail}. Resumed before that stands, the run begins with memory as configured"
+                )
+                self._events.append(Log("warning", safe_text(text, 2000)))
+            self._kept = False
 
     def _carry_out(self, rung: Rung, below: Footing) -> Footing:
         """Bring the kit to ``below``; where there is none yet, the next one is built there.

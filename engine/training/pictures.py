@@ -5,8 +5,8 @@ Draws nothing from the run's random numbers and leaves adapter, modes and device
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,32 @@ def request_for(prompt: PromptConfig, config: RunConfig) -> PictureRequest:
     )
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A picture to draw: the prompt, its number among the prompts, and the factor on the LoRA."""
+
+    index: int
+    prompt: PromptConfig
+    strength: float = 1.0
+
+
+def ask(prompts: Sequence[PromptConfig], strengths: Sequence[float] = (1.0,)) -> list[Asked]:
+    """Every prompt at every strength: all prompts at the first one, then all at the next."""
+    return [Asked(index, prompt, one) for one in dict.fromkeys(strengths) for index, prompt in enumerate(prompts)]
+
+
+def told(asked: Asked, path: Path, step: int, epoch: int) -> SampleSaved:
+    """The event that tells of a picture."""
+    text, prompt = safe_text(asked.prompt.prompt, 500), asked.prompt
+    return SampleSaved(str(path), step, epoch, asked.index, text, prompt.seed, prompt.kind, asked.strength)
+
+
+@contextmanager
+def unchanged(strength: float) -> Iterator[None]:
+    """Where there is no LoRA, or one that is only drawn as it is."""
+    yield
+
+
 @dataclass
 class Painter:
     """Draws pictures with the model as it stands.
@@ -66,39 +92,41 @@ class Painter:
     def draw(
         self,
         transformer: nn.Module,
-        prompts: Sequence[PromptConfig],
-        name: Callable[[int, PictureRequest], Path],
+        asked: Sequence[Asked],
+        name: Callable[[Asked, PictureRequest], Path],
         extra: dict[str, Any],
         step: int = 0,
         epoch: int = 0,
-    ) -> list[Path]:
-        """Draw ``prompts`` one after the other; a stop asked meanwhile ends early.
+        strength: Callable[[float], AbstractContextManager[None]] = unchanged,
+    ) -> list[SampleSaved]:
+        """Draw what is ``asked`` for, one after the other; a stop asked meanwhile ends early.
 
         A picture that memory does not suffice for is told and left out.
 
         Args:
-            name: gives a picture's file by its number and request, asked just before it is drawn.
+            name: gives a picture's file, asked just before it is drawn.
             extra: written into every file beside the request.
+            strength: lets the LoRA act with a factor meanwhile.
 
         Returns:
-            The files written.
+            What was drawn, as it was told.
         """
-        written: list[Path] = []
-        for index, prompt in enumerate(prompts):
-            request = request_for(prompt, self.config)
-            self.events.append(Progress("sample", index, len(prompts), safe_text(request.prompt, 200)))
-            path = name(index, request)
-            drawn = self._somehow(partial(self.picture, transformer, request, path, extra), index, step)
-            if drawn is None:
+        drawn: list[SampleSaved] = []
+        for number, one in enumerate(asked):
+            request = request_for(one.prompt, self.config)
+            self.events.append(Progress("sample", number, len(asked), safe_text(request.prompt, 200)))
+            path = name(one, request)
+            more = extra | ({} if one.strength == 1.0 else {"strength": one.strength})
+            with strength(one.strength):
+                done = self._somehow(partial(self.picture, transformer, request, path, more), one.index, step)
+            if done is None:
                 continue
-            if not drawn:
+            if not done:
                 break
-            written.append(path)
-            self.events.append(
-                SampleSaved(str(path), step, epoch, index, safe_text(request.prompt, 500), request.seed)
-            )
-        self.events.append(Progress("sample", len(written), len(prompts)))
-        return written
+            drawn.append(told(one, path, step, epoch))
+            self.events.append(drawn[-1])
+        self.events.append(Progress("sample", len(drawn), len(asked)))
+        return drawn
 
     def _somehow(self, draw: Callable[[], bool], index: int, step: int) -> bool | None:
         """Draw, with more room each time memory runs out; None where there never is enough."""

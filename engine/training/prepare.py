@@ -28,6 +28,7 @@ from engine.memory.precision import require
 from engine.models.detect import ModelInfo, expect
 from engine.models.family import Family, family_of
 from engine.models.header import file_fingerprint
+from engine.models.scorer_files import check_scorers
 from engine.text import safe_text
 from engine.training.device import Compute
 from engine.training.measured_pictures import NOTHING, MeasuredPictures, choose_measured, split
@@ -78,7 +79,7 @@ def check_base(config: RunConfig) -> Base:
     """Recognise the four model files.
 
     Raises:
-        ModelFileError: one is missing, incomplete, damaged or of another kind.
+        ModelFileError: one is missing, incomplete, damaged or of another kind; or a model that scores samples is.
         ConfigError: more blocks are to stream than there are, or nf4 without bitsandbytes.
     """
     info = expect(config.model.transformer, "transformer")
@@ -89,6 +90,7 @@ def check_base(config: RunConfig) -> Base:
     ):
         expect(path, kind)
     _check_memory(config, info)
+    check_scorers(config.sampling)
     return Base(family_of(info), info)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from engine.config import RunConfig
 from engine.dataset.regular import file_digest, unreadable
 from engine.dataset.scan import all_pairs
+from engine.errors import DatasetError
 from engine.files import atomic_write
 from engine.models.header import file_fingerprint
 
@@ -167,6 +168,17 @@ def load_record(records: Path, digest: str) -> Record | None:
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def newest_versions(records: Path) -> dict[str, str]:
+    """:attr:`Record.versions` of the newest record; empty where there is none, or it is damaged."""
+    try:
+        newest = max(records.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        record = load_record(records, file_digest(newest)) if newest is not None else None
+    except (OSError, DatasetError):
+        return {}
+    found = record.versions if record is not None and isinstance(record.versions, dict) else {}
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def _path(records: Path, digest: str) -> Path:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import DiskError, DiskFull
-from engine.events import DiskTight, EventLog, Log
+from engine.events import CheckpointRemoved, DiskTight, EventLog, Log
 from engine.files import RunFolder, disk_error, free_bytes, is_held
 from engine.hardware.disks import network_type
 from engine.text import safe_text
@@ -26,6 +27,9 @@ SLACK = 2**20
 
 FEW_SAVES = 3
 """So many saves and fewer are told of."""
+
+SWEEPS, SWEEP_S = 3, 0.05
+"""How often an ended run tries to remove what must not stay, and seconds in between."""
 
 STATES_KEPT = 2
 """Of each run so many states are never offered for removal: the newest, and one for when that is damaged."""
@@ -49,15 +53,17 @@ class SaveSize:
         """Bytes that must be free for one save."""
         return self.state + self.lora + SLACK
 
-    def fit(self, free: int, states_to_come: int) -> int:
+    def fit(self, free: int, states_to_come: int, loras_to_come: int | None = None) -> int:
         """Saves that fit into ``free`` bytes, at most one more than few.
 
         Args:
             states_to_come: so many states stand beside the present ones before the oldest goes for each new one.
+            loras_to_come: the same of LoRA files; None where all of them stay.
         """
         saves = 0
         while saves <= FEW_SAVES and free >= self.whole:
-            free -= self.lora + (self.state if saves < states_to_come else 0)
+            free -= self.lora if loras_to_come is None or saves < loras_to_come else 0
+            free -= self.state if saves < states_to_come else 0
             saves += 1
         return saves
 
@@ -68,6 +74,7 @@ class Room:
     Attributes:
         size: what a save takes; measured once one stands.
         spent: the reserve was given up and is not there again yet.
+        loras_to_come: see :meth:`SaveSize.fit`.
     """
 
     def __init__(self, folder: RunFolder, events: EventLog, keep_states: int) -> None:
@@ -76,6 +83,7 @@ class Room:
         self.keep_states = keep_states
         self.size = SaveSize(0, 0)
         self.spent = False
+        self.loras_to_come: Callable[[], int | None] = lambda: None
         # Named like what writes leave when they are killed, so it is cleared up like that.
         self._reserve = folder.root / ".reserve.part"
         self._told = FEW_SAVES + 1
@@ -179,15 +187,27 @@ class Room:
                 self.events.append(Log("warning", text))
                 continue
             done, freed = done + 1, freed + size
+            if path.parent == self.folder.root:
+                self.events.append(CheckpointRemoved(str(path), _step_in(self.folder, path), 0))
         left = len(wanted) - done
         spared = f"; {left} are needed now, or gone" if left else ""
         self.events.append(Log("info", f"{done} files and folders were removed, {in_mb(freed)}{spared}"))
         self.offer()
 
     def close(self) -> None:
-        """Remove the reserve, and what writes left that could not even be cleared up: an ended run leaves none."""
-        with contextlib.suppress(OSError):  # a disk that refuses this is told of elsewhere; the next sitting sweeps
-            sweep_folder(self.folder)
+        """Remove the reserve, and what writes left that could not even be cleared up: an ended run leaves none.
+
+        A disk that refuses is asked again; what it then keeps, which may be as large as a save, is told by name.
+        """
+        for _ in range(SWEEPS):
+            try:
+                return sweep_folder(self.folder)
+            except OSError as err:
+                refused = disk_error(err, self.folder.root)
+            time.sleep(SWEEP_S)
+        text = f"Temporary files could not be removed: {refused.detail}. Remove .*.part files there by hand."
+        self.events.append(Log("warning", safe_text(text)))
+        return None
 
     def _saves(self) -> tuple[int, int]:
         """Saves that fit beside the reserve, and bytes free; as many as there is need for where nobody can tell."""
@@ -195,7 +215,7 @@ class Room:
         if free < 0:
             return FEW_SAVES + 1, free
         to_come = max(0, self.keep_states - len(generations(self.folder.states)))
-        return self.size.fit(free, to_come), free
+        return self.size.fit(free, to_come, self.loras_to_come()), free
 
     def _take_reserve(self) -> None:
         """Make the reserve, of real blocks; leaves none behind where there is no room.
@@ -269,10 +289,15 @@ def _runs(folder: RunFolder) -> Iterator[RunFolder]:
 
 def _step_loras(place: RunFolder) -> list[Path]:
     """LoRA files named by a step, but for those of the newest one."""
-    pattern = re.compile(re.escape(place.name) + r"-s(\d+)(\.[a-z]+)?\.safetensors")
-    found = [(int(match[1]), path) for path in place.root.glob("*") if (match := pattern.fullmatch(path.name))]
+    found = [(step, path) for path in place.root.glob("*") if (step := _step_in(place, path))]
     newest = max((step for step, _ in found), default=0)
     return [path for step, path in found if step != newest]
+
+
+def _step_in(place: RunFolder, path: Path) -> int:
+    """The step that a LoRA file is named by; 0 where its name holds none."""
+    match = re.fullmatch(re.escape(place.name) + r"-s(\d+)(\.[a-z]+)?\.safetensors", path.name)
+    return int(match[1]) if match else 0
 
 
 def tree_bytes(path: Path) -> int:

@@ -14,20 +14,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from engine.config import RunConfig
 from engine.draws import torch_generator
 from engine.events_measured import BAND_ENDS, BANDS
 from engine.lora.adapter import LoraSet
+from engine.memory.conditioning import Conditioning
 from engine.models.family import TextEmbeds
 from engine.models.modulation import Modulation
+from engine.training.device import Compute
+from engine.training.entries import Entries
 from engine.training.flow import noisy, velocity_target
-from engine.training.kit import Kit
 from engine.training.measuring_plan import DRIFT_SIGMAS
+from engine.training.prepare import Base
 from engine.training.sampling import AHEAD, eval_mode
 
 ON_CPU = 8
 """Probes that go through the model together on a processor; on a GPU as many as a micro-batch trains."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is measured.
+
+    Attributes:
+        config: how it is trained; guidance and padding are as there.
+        transformer: carries ``lora``.
+        entries: what the cache holds of pictures and texts.
+        conditioning: computes modulation ahead; None where the transformer does.
+    """
+
+    config: RunConfig
+    base: Base
+    compute: Compute
+    transformer: nn.Module
+    lora: LoraSet
+    entries: Entries
+    conditioning: Conditioning | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,7 @@ def picture_probes(picture: Known, sigmas: Sequence[float], seeds: int, seed: in
     return probes
 
 
-def measure_loss(kit: Kit, pictures: Sequence[Known], sigmas: Sequence[float], seeds: int, seed: int) -> Loss:
+def measure_loss(subject: Subject, pictures: Sequence[Known], sigmas: Sequence[float], seeds: int, seed: int) -> Loss:
     """The model's loss on ``pictures`` as it stands; empty without pictures."""
     if not pictures:
         return Loss()
@@ -83,7 +107,7 @@ def measure_loss(kit: Kit, pictures: Sequence[Known], sigmas: Sequence[float], s
         for number, probes in enumerate(picture_probes(picture, sigmas, seeds, seed))
         for probe in probes
     ]
-    answers = predict(kit, [probe for *_, probe in asked])
+    answers = predict(subject, [probe for *_, probe in asked])
     groups: list[list[list[float]]] = [[[] for _ in range(n)] for n in (seeds, len(BANDS), len(pictures))]
     by_seed, by_band, by_picture = groups
     for (place, number, probe), answer in zip(asked, answers, strict=True):
@@ -110,23 +134,23 @@ class Drift:
         self._seed = seed
         self._probes: list[Probe] | None = None
 
-    def measure(self, kit: Kit) -> float | None:
+    def measure(self, subject: Subject) -> float | None:
         """Mean squared distance from the base's prediction, as a share of its mean square; None without prompts."""
         if not self._texts:
             return None
         if self._probes is None:
-            with silenced(kit.lora):
-                self._probes = self._ask_base(kit)
-        answers = predict(kit, self._probes)
+            with silenced(subject.lora):
+                self._probes = self._ask_base(subject)
+        answers = predict(subject, self._probes)
         moved = _mean([float((a - p.target).square().mean()) for a, p in zip(answers, self._probes, strict=True)])
         return moved / max(_mean([float(p.target.square().mean()) for p in self._probes]), 1e-12)
 
-    def _ask_base(self, kit: Kit) -> list[Probe]:
+    def _ask_base(self, subject: Subject) -> list[Probe]:
         starts = []
         for number, text in enumerate(self._texts):
             noise = torch.randn(self._shape, generator=torch_generator(self._seed, "drift", number))
             starts.append(Probe(noise, 1.0, text, noise))
-        drawn = [start.noised - answer for start, answer in zip(starts, predict(kit, starts), strict=True)]
+        drawn = [start.noised - answer for start, answer in zip(starts, predict(subject, starts), strict=True)]
         asked = []
         for number, (start, latents) in enumerate(zip(starts, drawn, strict=True)):
             for sigma in DRIFT_SIGMAS:
@@ -135,7 +159,7 @@ class Drift:
                 asked.append(Probe(noised, sigma, start.text, noised))
         return [
             Probe(probe.noised, probe.sigma, probe.text, answer)
-            for probe, answer in zip(asked, predict(kit, asked), strict=True)
+            for probe, answer in zip(asked, predict(subject, asked), strict=True)
         ]
 
 
@@ -169,16 +193,16 @@ def silenced(lora: LoraSet) -> Iterator[None]:
         lora.refresh()
 
 
-def predict(kit: Kit, probes: Sequence[Probe]) -> list[Tensor]:
+def predict(subject: Subject, probes: Sequence[Probe]) -> list[Tensor]:
     """The model's velocity for each probe, (C, h, w) float32 on the host, in the order asked."""
-    device, config = kit.compute.device, kit.objective.config
+    device, config = subject.compute.device, subject.config
     together = ON_CPU if device.type == "cpu" else config.training.batch_size
     answers: dict[int, Tensor] = {}
-    with eval_mode(kit.transformer), torch.no_grad(), kit.compute.autocast():
-        for numbers, modulation in _with_modulation(kit, probes, list(_chunks(probes, together))):
+    with eval_mode(subject.transformer), torch.no_grad(), subject.compute.autocast():
+        for numbers, modulation in _with_modulation(subject, probes, list(_chunks(probes, together))):
             own = [probes[number] for number in numbers]
-            velocity = kit.base.family.velocity(
-                kit.transformer,
+            velocity = subject.base.family.velocity(
+                subject.transformer,
                 torch.stack([probe.noised for probe in own]).to(device),
                 torch.tensor([probe.sigma for probe in own], device=device),
                 _stacked([probe.text for probe in own]).to(device),
@@ -191,14 +215,14 @@ def predict(kit: Kit, probes: Sequence[Probe]) -> list[Tensor]:
 
 
 def _with_modulation(
-    kit: Kit, probes: Sequence[Probe], chunks: Sequence[list[int]]
+    subject: Subject, probes: Sequence[Probe], chunks: Sequence[list[int]]
 ) -> Iterator[tuple[list[int], Modulation | None]]:
     """Each chunk with its modulation; where that is computed ahead, the layers' weights pass once for many chunks."""
-    ahead = kit.painter.conditioning
+    ahead = subject.conditioning
     if ahead is None:
         yield from ((numbers, None) for numbers in chunks)
         return
-    guidance = float(kit.objective.config.objective.guidance)
+    guidance = float(subject.config.objective.guidance)
     for first in range(0, len(chunks), most := max(1, AHEAD // max(map(len, chunks)))):
         group = chunks[first : first + most]
         own = [probes[number] for numbers in group for number in numbers]

@@ -28,8 +28,8 @@ from engine.events import Entry, EventLog, MemorySampled, RunStarted, Slowed, St
 from engine.training.drift import WINDOW, Change, Drift
 from engine.training.next_value import to_free, to_use
 
-SAMPLES = 12
-"""Newest samples of the sensors that are looked at."""
+SAMPLES = 6
+"""Newest samples of the sensors that are looked at; one comes every five seconds, more where memory changes."""
 
 FULL_GB, FULL_PART = 0.5, 0.02
 """A card with less than this free, in GiB or as a part of all, is full."""
@@ -98,7 +98,7 @@ class Watch:
         if isinstance(event, MemorySampled):
             self._sensed.append(event)
             if self._before and not self._drift.ready:
-                self._cool = [*self._cool, event][-4 * SAMPLES :]
+                self._cool = [*self._cool, event][-8 * SAMPLES :]
         elif isinstance(event, StateChanged):
             self._drift.interrupted()
         elif isinstance(event, RunStarted) or (isinstance(event, SteppedDown) and event.stage not in ELSEWHERE):

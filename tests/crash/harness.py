@@ -50,7 +50,6 @@ class Chain:
         recovering: kills before an interrupted run had taken up its state again.
         lost: steps that were done again after each kill of a run.
         conflicts: drafts that the next start found on top of another text than they were begun on.
-        unborn: folders of runs that were killed before they had their configuration.
         ready_s: seconds from a run's start to the first thing it does as a run, caches and models loaded.
     """
 
@@ -64,7 +63,6 @@ class Chain:
     ready_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
     conflicts: int = 0
-    unborn: int = 0
 
     @property
     def notes(self) -> list[dict[str, Any]]:

@@ -102,10 +102,8 @@ def at_the_end(zygote: Zygote, chain: Chain, undisturbed: Path) -> None:
     states = [note for note in chain.notes if "state" in note]
     assert all(note["state"] == "finished" for note in states), f"{states}\n{chain}"
     leftovers = [str(path.relative_to(home)) for path in home.rglob("*") if path.name.endswith(LEFTOVERS)]
-    # A folder that has no configuration yet is no run; nobody goes on in it.
-    unborn = [f"runs/{folder.name}/" for folder in home.glob("runs/*") if not (folder / "config.toml").exists()]
-    leftovers = [path for path in leftovers if not path.startswith(tuple(unborn))]
-    chain.unborn = len(unborn)
+    unborn = [folder.name for folder in home.glob("runs/*") if not (folder / "config.toml").exists()]
+    assert not unborn, f"never became a run: {unborn}\n{chain}"
     if chain.scenario == "edited":  # an entry of a caption that is edited again meanwhile: swept after an hour
         leftovers = [path for path in leftovers if not path.startswith("cache/")]
     assert not leftovers, f"left behind: {leftovers}\n{chain}"
@@ -176,11 +174,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def same_run(chain: object, ours: Path, wanted: Path, all_told: bool = True) -> None:
     """The same LoRA files, training state, losses and samples; ``all_told``: no loss is missing."""
-    # A kill before a run's folder has its configuration leaves a folder that is no run: the next is called test-2.
-    files, others = (
-        {path.name.removeprefix(folder.name): path for path in folder.glob("*.safetensors")}
-        for folder in (ours, wanted)
-    )
+    files, others = ({path.name: path for path in folder.glob("*.safetensors")} for folder in (ours, wanted))
     assert files.keys() == others.keys() and others, f"{files.keys() ^ others.keys()} are not in both\n{chain}"
     for name, path in files.items():
         same_tensors(f"{name}\n{chain}", load_file(path), load_file(others[name]))

@@ -24,11 +24,13 @@ from kinds_screen import (
     make_note_file,
     make_session_file,
     make_settings_file,
+    make_sweep_file,
     make_theme_file,
     read_judged_file,
     read_note_file,
     read_session_file,
     read_settings_file,
+    read_sweep_file,
     read_themes_file,
 )
 from pocket import FILES, pocket_config
@@ -54,6 +56,7 @@ from engine.memory.rungs import Taken, read_taken, write_taken
 from engine.models import header
 from engine.models.flux import FluxParams
 from engine.models.flux_file import layout
+from engine.models.scorer_files import clip_files
 from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
 from engine.sealed import sealed
 from engine.training.checkpoint import Place, TrainingState, load_newest, save_state
@@ -61,6 +64,7 @@ from engine.training.faults import read_skips
 from engine.training.png import save_png
 from engine.training.products import read_products, write_products
 from engine.training.record import PictureMark, Record, load_record, save_record
+from engine.training.trackers import wandb_id
 from profiles import recipes, starters, tiers
 from profiles.measured import Measured, Measurement, arithmetic
 from profiles.recipes import read_recipe
@@ -191,6 +195,16 @@ def _make_taken(folder: Path, which: int) -> Path:
 def _read_taken(path: Path) -> Any:
     taken, wrong = read_taken(path)
     return DETECTED if wrong else taken
+
+
+def _make_tracking(folder: Path, which: int) -> Path:
+    (folder / "known").write_text(wandb_id(folder))
+    return folder / "tracking.json"
+
+
+def _read_tracking(path: Path) -> Any:
+    found = wandb_id(path.parent)
+    return found if (path.parent / "known").read_text() == found else DETECTED
 
 
 LINEARS = [f"double_blocks.{block}.img_attn.qkv" for block in range(4)]
@@ -422,6 +436,18 @@ def _read_t5(path: Path) -> Any:
     return load_t5_tokenizer(FILES / "t5-pocket.safetensors", path.parent).fingerprint
 
 
+def _make_scorer(name: str) -> Make:
+    def make(folder: Path, which: int) -> Path:
+        (folder / "model.safetensors").touch()
+        table = {"model_type": "clip", "projection_dim": 64 + which, "vision_config": {"image_size": 64}}
+        look = {"size": {"shortest_edge": 80 + which}, "crop_size": 64, "image_mean": [0.5, 0.4, 0.3]}
+        for file, values in (("config.json", table), ("preprocessor_config.json", look)):
+            (folder / file).write_text(json.dumps(values))
+        return folder / name
+
+    return make
+
+
 TINY = FluxParams(
     in_channels=64, vec_in_dim=8, context_in_dim=16, hidden_size=32, num_heads=1, depth=1, depth_single_blocks=1,
     axes_dim=(8, 12, 12),
@@ -471,6 +497,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("config.toml", ("engine.config_file",), _make_config, load_config, PEOPLE, _anything),
     Kind("memory.json", ("engine.memory.rungs",), _make_taken, _read_taken, SEALED),
     Kind("products.json", ("engine.training.products",), _make_products, _read_products, SEALED),
+    Kind("tracking.json", ("engine.training.trackers",), _make_tracking, _read_tracking, "another id is taken"),
     Kind("run.lock", ("engine.locks",), _make_lock, _read_lock, "the holder counts as unnamed"),
     Kind("LoRA, kohya", ("engine.lora.formats", "engine.models.header"), _make_lora("kohya"), _read_lora,
          "refused: header read strictly, numbers by their hash"),
@@ -488,6 +515,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("session", ("tui.session",), make_session_file, read_session_file, "set aside"),
     Kind("opinions on epochs", ("tui.judged",), make_judged_file, read_judged_file, "set aside"),
     Kind("host's note", ("tui.terminal.place",), make_note_file, read_note_file, "not believed"),
+    Kind("sweep's manifest", ("tui.sweep_file",), make_sweep_file, read_sweep_file, PEOPLE, _anything),
     Kind("settings", ("tui.settings",), make_settings_file, read_settings_file, PEOPLE, _anything),
     Kind("theme", ("tui.themes",), make_theme_file, read_themes_file, PEOPLE, _anything),
     Kind("tier", ("profiles.tiers",), _copied(_toml(Path(tiers.__file__).parent / "tiers")), read_tier, PEOPLE,
@@ -507,6 +535,11 @@ KINDS: tuple[Kind, ...] = (
     Kind("T5 tokenizer", ("engine.models.tokenizers", "engine.models.tokenizer_files"),
          _tokenizer("tokenizer_2/tokenizer.json"), _read_t5, "others' file: refused, or another tokenizer",
          _anything),
+    Kind("scoring model's sizes", ("engine.models.scorer_files",), _make_scorer("config.json"),
+         lambda path: replace(clip_files(path.parent), weights=Path()), "others' file: refused, or other sizes",
+         _anything),
+    Kind("scoring model's pictures", ("engine.models.scorer_files",), _make_scorer("preprocessor_config.json"),
+         lambda path: clip_files(path.parent).look, "others' file: refused, or another way of looking", _anything),
     Kind("base model", ("engine.models.weights", "engine.models.header"), _make_base, _read_base,
          "others' file: refused, or another model by its fingerprint", _another_base, costly=True),
 )  # fmt: skip

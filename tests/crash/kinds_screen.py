@@ -9,6 +9,7 @@ from typing import Any
 from tui.judged import JUDGED_NAME, Judged, Opinion, read_judged, write_judged
 from tui.session import Draft, SessionState, load_session, save_session
 from tui.settings import load_settings
+from tui.sweep_file import Sweep, SweepRun, read_sweep, write_manifest
 from tui.terminal.place import HostInfo, read_info, write_info
 from tui.terminal.place import Place as HostPlace
 from tui.themes import user_themes
@@ -46,6 +47,15 @@ def read_judged_file(path: Path) -> Any:
         assert found == Judged()
         return DETECTED
     return found
+
+
+def make_sweep_file(folder: Path, which: int) -> Path:
+    write_manifest(Sweep(folder, (SweepRun(name="cat-r8"), SweepRun(name=f"cat-r{16 + which}", state="finished"))))
+    return folder / "sweep.toml"
+
+
+def read_sweep_file(path: Path) -> Any:
+    return read_sweep(path.parent).runs
 
 
 def make_note_file(folder: Path, which: int) -> Path:

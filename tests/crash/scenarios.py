@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "lora": {"dropout": 0.1, "module_dropout": 0.1, "max_norm": 0.5},
         "dataset": {"flip": True, "captions": {"dropout": 0.2, "shuffle": True}},
         "schedule": {"name": "cosine", "warmup_steps": 2},
-        "saving": {"layouts": ["kohya", "diffusers"], "keep_states": 1},
+        "saving": {"layouts": ["kohya", "diffusers"], "keep_states": 1, "keep_loras": 1},
     },
 }
 
@@ -97,8 +97,8 @@ def config_for(home: Path, variant: str) -> RunConfig:
 
 
 def run_folder(config: RunConfig) -> Path | None:
-    """The folder of the run that a kill left, if it can be resumed: it has its configuration."""
-    return next(iter(sorted(path.parent for path in config.runs_dir.glob("*/config.toml"))), None)
+    """The folder of the run that a kill left, if there is one yet: a run being made has a hidden name."""
+    return next(iter(sorted(path.parent for path in config.runs_dir.glob("[!.]*/config.toml"))), None)
 
 
 def _tell_entries(note: Note) -> None:

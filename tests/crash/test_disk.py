@@ -32,8 +32,10 @@ from engine.config_file import save_config
 from engine.dataset.edits import open_caption, write_caption
 from engine.errors import DiskError
 from engine.events import RunFailed, StepDone, replay
+from engine.memory.rungs import Taken, write_taken
 from engine.run import Run, open_run
 from engine.training.checkpoint import Place, TrainingState, generations, load_newest, save_state
+from engine.training.products import write_products
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT)
 
@@ -286,6 +288,15 @@ def test_settings_session_and_ratings_are_the_old_ones_or_the_new(tmp_path, monk
     stars = Sidecar().with_stars("00.png", 3)
     cases += old_or_new(lambda: stars.save(tmp_path), tmp_path / SIDECAR_NAME, b"version = 1\n")
     figure("disk", "refusals while settings, session or ratings are written, old or new", f"{cases} of {cases}")
+
+
+def test_what_a_run_measured_is_the_old_or_the_new(tmp_path):
+    path = tmp_path / "memory.json"
+    taken = [Taken(3, "micro_batch", "2", "1")]
+    cases = old_or_new(lambda: write_taken(path, taken), path, b"{}")
+    path = tmp_path / "products.json"
+    cases += old_or_new(lambda: write_products(path, "int8", {"0.img.qkv": (True, False)}), path, b"{}")
+    figure("disk", "refusals while memory.json or products.json is written, old or new", f"{cases} of {cases}")
 
 
 def test_a_cache_entry_is_whole_or_not_there(tmp_path):

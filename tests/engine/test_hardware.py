@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from engine.events import EventLog, MemorySampled
 from engine.hardware.cards import card_of
-from engine.hardware.gpu import GIB, GpuReader, Link, probe_gpus, read_gpus, visible_gpus
+from engine.hardware.gpu import GIB, Gpu, GpuReader, Link, probe_gpus, read_gpus, visible_gpus
 from engine.hardware.host import (
     container_limit,
     control_groups,
@@ -28,7 +29,7 @@ from engine.hardware.host import (
     standing_parent,
     usable_cores,
 )
-from engine.hardware.monitor import MemorySampler
+from engine.hardware.monitor import MemorySampler, Told
 from engine.hardware.nvml import process_name
 from engine.hardware.others import APPLE, nvidia_on_bus, other_graphics
 
@@ -318,7 +319,7 @@ def test_the_sampler_samples_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(monkeypatch, count=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     events = EventLog()
-    sampler = MemorySampler(events, interval_s=0.01, peak=lambda: 7.5)
+    sampler = MemorySampler(events, interval_s=0.01, peak=lambda: 7.5, told_every_s=0)
     sampler.start()
     deadline = time.monotonic() + PATIENCE_S
     while len(_samples(events)) < 3 and time.monotonic() < deadline:
@@ -334,6 +335,36 @@ def test_the_sampler_samples_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (last.vram_used_gb, last.vram_total_gb, last.vram_peak_gb) == (6.0, 24.0, 7.5)
     assert (last.gpu_percent, last.gpu_celsius, last.gpu_watts) == (93.0, 67.0, 312.5)
     assert last.host_total_gb > last.process_gb > 0
+
+
+def test_what_does_not_change_is_told_now_and_then() -> None:
+    """The first look, those after a while, and those at which memory is not as it was told."""
+    steady = MemorySampled(8.0, 64.0, 4.0, 20.0, 24.0, 18.5, 98.0, 68.0, 320.0)
+    course = [replace(steady, gpu_watts=320.0 + second) for second in range(40)]
+    course[10:] = [replace(sample, vram_used_gb=20.2) for sample in course[10:]]
+    course[12] = replace(course[12], host_used_gb=8.5)  # of 64
+    told = Told(15.0)
+    assert [second for second in range(40) if told.is_due(course[second], float(second))] == [0, 10, 25]
+    for change in ({"host_used_gb": 8.7}, {"process_gb": 3.9}, {"vram_used_gb": 19.8}, {"vram_peak_gb": 18.7}):
+        told = Told(15.0)
+        assert told.is_due(steady, 0.0) and told.is_due(replace(steady, **change), 1.0)
+
+
+def test_the_last_look_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver(monkeypatch).set("nvmlInit", _raise(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
+    looks = [MemorySampled(8.0 + number / 1000, 64.0, 4.0) for number in range(5)]
+    events, coming = EventLog(), iter(looks)
+    sampler = MemorySampler(events, interval_s=0, told_every_s=600)
+
+    def look(gpus: list[Gpu]) -> MemorySampled:
+        found = next(coming)
+        if found is looks[-1]:
+            sampler.stop()
+        return found
+
+    monkeypatch.setattr(sampler, "_sample", look)
+    sampler._run()
+    assert _samples(events) == [looks[0], looks[-1]]
 
 
 def test_the_sampler_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,9 +63,9 @@ def test_pictures_are_computed_as_the_run_computed(tmp_path, monkeypatch):
     found = {}
     draw = Painter.draw
 
-    def drawing(self, transformer, *rest):
+    def drawing(self, transformer, *rest, **more):
         found[len(found)] = decisions(_linears(SimpleNamespace(source=transformer.source)))
-        return draw(self, transformer, *rest)
+        return draw(self, transformer, *rest, **more)
 
     monkeypatch.setattr(Painter, "draw", drawing)
     logs = []

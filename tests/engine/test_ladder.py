@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from scarce_runs import Watch, make_place, small, swift_collections
 
 from engine.commands import StopNow
 from engine.events import Log, RunFailed, StateChanged, StepDone, SteppedDown
+from engine.files import disk_error
 from engine.run import Run, open_run
+from engine.training import ladder
 from engine.training import step as step_module
 from engine.training.kit import Kit
 
@@ -77,6 +80,30 @@ def test_every_rung_is_taken_in_its_order_and_the_cheap_ones_change_no_bit(place
     ]  # fmt: skip
     written = (watch.run.folder.root / "config.toml").read_text()
     assert "blocks_to_swap = 0" in written and 'gradient_checkpointing = "none"' in written
+
+
+def test_a_disk_that_refuses_what_was_taken_ends_no_run(place, watch, monkeypatch):
+    """Told once, tried again with later steps, and written as soon as the disk takes it."""
+    config = small(place, training={"epochs": 3, "gradient_checkpointing": "none"})
+    wanted = watch(config)
+    failing(monkeypatch, 2, 2, 2)
+    write, asked = ladder.write_taken, []
+
+    def writing(path: Path, taken: Any) -> None:
+        asked.append(len(taken))
+        if len(asked) < 4:
+            raise disk_error(OSError(errno.ENOSPC, "No space left on device"), path)
+        write(path, taken)
+
+    monkeypatch.setattr(ladder, "write_taken", writing)
+    monkeypatch.setattr(ladder, "RETRY_S", 0.0)
+    assert watch(config) == wanted
+    assert asked == [1, 2, 2, 2], "two taken, then asked at later steps until it was written"
+    assert not any(change.state == "paused" for change in told(watch.run, StateChanged))
+    texts = [log.text for log in told(watch.run, Log) if log.level == "warning" and "memory.json" in log.text]
+    assert len(texts) == 1 and texts[0].startswith("The disk is full: writing ")
+    kept = json.loads((watch.run.folder.root / "memory.json").read_text())["taken"]
+    assert [entry["after"] for entry in kept] == ["full", "offload"]
 
 
 def test_a_split_micro_batch_draws_as_the_whole_one(place, watch, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from types import SimpleNamespace
 
@@ -12,9 +13,11 @@ from safetensors.torch import load_file
 from test_run import finish, pocket_config, told
 
 import engine.training.lean
+import engine.training.patience as patience
 import engine.training.products as products
 from engine.errors import DiskError
-from engine.events import EventLog, Log, StepDone
+from engine.events import EventLog, Log, StateChanged, StepDone
+from engine.files import disk_error
 from engine.memory.calibration import decisions, packed_linears
 from engine.memory.frozen import DoubleWeights, Resident, SingleWeights
 from engine.memory.load import load_base
@@ -85,6 +88,28 @@ def test_the_first_batch_is_measured_as_written_not_compiled(tmp_path, monkeypat
     run = run_of(tmp_path, "a", 1, {"precision": "int8", "compute": "8bit", "compile": "on"})
     assert run.exit_reason == "finished" and any(calls)
     assert run.folder.products.is_file() and not watched
+
+
+def test_a_full_disk_holds_the_run_until_what_was_measured_can_be_written(tmp_path, monkeypatch):
+    memory = {"precision": "int8", "compute": "8bit"}
+    wanted = run_of(tmp_path, "a", 2, memory)
+    write, refused = products.write_products, []
+
+    def writing(path, *rest):
+        if len(refused) < 2:
+            refused.append(path)
+            raise disk_error(OSError(errno.ENOSPC, "No space left on device"), path)
+        write(path, *rest)
+
+    monkeypatch.setattr(products, "write_products", writing)
+    monkeypatch.setattr(patience, "RETRY_S", 0.02)
+    run = run_of(tmp_path, "b", 2, memory)
+    assert run.exit_reason == "finished" and len(refused) == 2
+    states = [event.state for event in told(run, StateChanged)]
+    assert states[states.index("paused") :][:2] == ["paused", "loading"] and states.count("paused") == 1
+    assert run.folder.products.read_bytes() == wanted.folder.products.read_bytes()
+    assert [event.loss for event in told(run, StepDone)] == [event.loss for event in told(wanted, StepDone)]
+    assert all(value.equal(weights(wanted)[name]) for name, value in weights(run).items())
 
 
 def test_measuring_again_is_said_when_a_run_goes_on(tmp_path):

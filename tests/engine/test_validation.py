@@ -58,6 +58,9 @@ def test_what_a_measurement_tells(tmp_path):
     assert math.isclose(sum(first.held_out) / 2, sum(first.held_out_pictures) / 8, rel_tol=1e-5)
     states = [event.state for event in told(run, StateChanged)]
     assert states.count("measuring") == 9 and states[-1] == "finished"
+    # Steps are told late, but before what was measured after them.
+    order = [event.step for event in told(run, StepDone, Measured)]
+    assert order == sorted(order) and len(order) == 24 + 9
 
 
 def _mean_of_bands(measured):
@@ -75,7 +78,7 @@ def test_the_loss_is_the_plain_mean_of_squared_errors(tmp_path, monkeypatch):
 
     def noted(self, *rest):
         begin(self, *rest)
-        kits.append((self.kit, self.chosen, self._known(self.chosen.held_out)))
+        kits.append((self.kit, self.chosen, self.gauge.known(self.subject(), self.chosen.held_out)))
         kits.append(_alone(*kits[0], self.config.seed))
 
     monkeypatch.setattr(measurer.Measurer, "begin", noted)
@@ -138,12 +141,12 @@ def test_silence_is_the_base_and_leaves_no_trace(tmp_path, monkeypatch):
 
 
 def test_memory_that_does_not_suffice_costs_the_measurement_only(tmp_path, monkeypatch):
-    from engine.training import measurer
+    from engine.training import gauge
 
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(measurer, "measure_loss", fail)
+    monkeypatch.setattr(gauge, "measure_loss", fail)
     run = finish(Run(pocket_config(tmp_path, validation=MEASURED)))
     assert run.exit_reason == "finished" and not told(run, Measured)
     assert sum("is left out, memory does not suffice" in event.text for event in told(run, Log)) == 4

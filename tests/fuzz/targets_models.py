@@ -17,6 +17,7 @@ from engine.lora.metadata import read_metadata
 from engine.memory.rungs import read_taken
 from engine.models.detect import detect
 from engine.models.header import parse_header
+from engine.models.scorer_files import clip_files, dino_files
 from engine.models.tokenizer_files import find_clip_files, find_t5_files
 from engine.models.tokenizers import load_clip_tokenizer, load_t5_tokenizer
 from engine.training.checkpoint import load_newest
@@ -24,6 +25,7 @@ from engine.training.faults import read_skips
 from engine.training.optimizer_state import load_optimizer_state, optimizer_tensors
 from engine.training.products import read_products
 from engine.training.record import PictureMark, Record, load_record, save_record
+from engine.training.trackers import wandb_id
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch
 
 _JSON = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
@@ -216,6 +218,11 @@ def _taken(data: bytes) -> None:
     assert_harmless(remark, *map(str, taken))
 
 
+def _tracking(data: bytes) -> None:
+    found = wandb_id(as_file(data, "tracking.json").parent)
+    assert len(found) == 16 and int(found, 16) >= 0 and wandb_id(scratch()) == found
+
+
 def _products(data: bytes) -> None:
     decided, remark = read_products(as_file(data, "products.json"), "int8", ["a"])
     assert (decided is None) == bool(remark)
@@ -246,11 +253,37 @@ def _record_seeds() -> list[bytes]:
     return [(folder / f"{digest[:16]}.json").read_bytes()]
 
 
+def _scorer(data: bytes) -> None:
+    kind, look, body = data[:1], data[1:2], data[2:]
+    folder = scratch() / "scorer"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors").touch()
+    plain = b'{"model_type": "clip"}' if kind == b"c" else b'{"model_type": "dinov2"}'
+    (folder / "config.json").write_bytes(plain if look == b"p" else body)
+    (folder / "preprocessor_config.json").write_bytes(body if look == b"p" else b"{}")
+    found = clip_files(folder) if kind == b"c" else dino_files(folder)
+    assert 1 <= found.look.crop <= found.look.shortest <= 8192 and min(found.look.std) > 0
+    assert 1 <= found.patch_size <= found.image_size
+
+
 TARGETS = (
     Target(
         "faults", _skips, (),
         lambda: [b'{"step": 3, "action": "skipped"}\n', b'{"step": 4, "action": "stopped", "back_to": 2}\n'],
         ("engine.training.faults.read_skips",),
+    ),
+    Target(
+        "scorer", _scorer, (ModelFileError,),
+        lambda: [
+            b'cc{"model_type": "clip", "projection_dim": 8, "text_config": {}, "vision_config": '
+            b'{"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_attention_heads": 2}}',
+            b'dc{"model_type": "dinov2", "hidden_size": 16, "num_attention_heads": 2, "use_swiglu_ffn": true}',
+            b'cp{"size": {"shortest_edge": 32}, "crop_size": {"height": 32}, "image_mean": [0.5, 0, 1]}',
+        ],
+        ("engine.models.scorer_files.clip_files", "engine.models.scorer_files.dino_files",
+         "engine.models.scorer_files.read_description"),
+        (b"cc" + b"[" * 100_000, b'cp{"image_std": [1e999, 1, 1], "crop_size": 32}',
+         b'cc{"model_type": "clip", "projection_dim": {}}'),
     ),
     Target("record", _record, (), _record_seeds, ("engine.training.record.load_record",), (b"[" * 100_000,)),
     Target(
@@ -290,6 +323,9 @@ TARGETS = (
         "rungs", _taken, (), lambda: [b'{"taken": [{"step": 3, "setting": "offload", "before": "a", "after": ""}]}'],
         ("engine.memory.rungs.read_taken", "engine.config_memory.parse_rung"),
         (b'{"taken": [{"step": 1e999, "setting": "offload", "before": "a", "after": ""}]}',),
+    ),
+    Target(
+        "tracking", _tracking, (), lambda: [b'{"wandb": "0123456789abcdef"}'], ("engine.training.trackers.wandb_id",),
     ),
     Target(
         "products", _products, (), lambda: [b'{"kind": "int8", "linears": {"a": [true, false]}}'],

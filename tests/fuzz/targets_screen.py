@@ -9,21 +9,37 @@ import termios
 from pathlib import Path
 from types import SimpleNamespace
 
-from engine.errors import ConfigError
+from engine.config import PROMPT_KINDS
+from engine.config_file import parse_config
+from engine.errors import ConfigError, RunError
+from engine.files import slug
 from profiles.measured import FORMAT, Measured
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch, text_of
-from tui import keymap, places
+from tui import keymap, places, run_loras
 from tui.commands.plan import _setting
 from tui.judged import JUDGED_NAME, Judged, Opinion, read_judged, write_judged
+from tui.run_list import SWEEP_NAME
 from tui.session import load_session, save_session
 from tui.settings import Settings, load_settings
-from tui.setup import choices, form
+from tui.setup import choices, form, prompts
+from tui.sweep import axis_of, plan_sweep
+from tui.sweep_file import Sweep, SweepRun, read_sweep, write_manifest
 from tui.terminal import probe
 from tui.terminal.modes import from_plain
 from tui.terminal.place import Place, read_info
 from tui.terminal.traits import Traits
 from tui.terminal.wire import MOST_BYTES, Channel, Hello, Malformed, hello_from
 from tui.themes import _read as read_theme
+
+SWEPT = """\
+name = "cat"
+dataset.folders = [{path = "pictures"}]
+[model]
+transformer = "flux.safetensors"
+autoencoder = "ae.safetensors"
+clip_l = "clip.safetensors"
+t5 = "t5.safetensors"
+"""
 
 
 def _settings_seeds() -> list[bytes]:
@@ -96,6 +112,7 @@ def _form_values(data: bytes) -> None:
     form.SetupForm._usable(SimpleNamespace(values={form.BASE: text, "preset": form.OWN}))  # type: ignore[arg-type]
     assert isinstance(choices._read({"a": text}, "a"), dict)
     lengths._last({lengths.BAND: text})
+    assert all(kind in PROMPT_KINDS for kind in prompts.kinds_of({prompts.KINDS: text}).values())
 
 
 def _wire_seeds() -> list[bytes]:
@@ -179,6 +196,37 @@ def _setting_of(data: bytes) -> None:
         assert isinstance(key, str)
 
 
+def _epochs(data: bytes) -> None:
+    import argparse
+
+    try:
+        spans = run_loras.epochs(text_of(data))
+    except argparse.ArgumentTypeError as err:
+        assert_harmless(str(err))
+    else:
+        assert all(0 < first <= last < 10**6 for first, last in spans)
+
+
+def _axis(data: bytes) -> None:
+    """Values of a sweep, and the names that runs get of them."""
+    axis = axis_of(text_of(data))
+    config = parse_config(SWEPT)
+    names = [run.name for run in plan_sweep(config, [axis], Path("/runs/a"))]
+    assert len(set(names)) == len(names) and all(slug(name) == name for name in names)
+
+
+def _manifest(data: bytes) -> None:
+    path = as_file(data, SWEEP_NAME)
+    sweep = read_sweep(path.parent)
+    write_manifest(sweep)
+    assert read_sweep(path.parent) == sweep
+
+
+def _manifest_seeds() -> list[bytes]:
+    write_manifest(Sweep(scratch(), (SweepRun(name="cat-r8", state="failed"), SweepRun(name="cat-r16", own="é"))))
+    return [(scratch() / SWEEP_NAME).read_bytes(), b'[[runs]]\nname = "a"\n']
+
+
 def _places(data: bytes) -> None:
     """Names of files that an event tells: never outside the folder that the user named."""
     for found in (places.lora_in(Path("/runs/a"), text_of(data)), places.sample_in(Path("/runs/a"), text_of(data))):
@@ -211,7 +259,8 @@ TARGETS = (
     Target("session", _session, (), _session_seeds, ("tui.session.load_session",)),
     Target(
         "form-values", _form_values, (), lambda: [b"{}", b'{"dataset": {"folders": []}}', b'{"a": 1}'],
-        ("tui.setup.choices._read", "tui.setup.form.SetupForm._usable", "tui.wizard.lengths._last"),
+        ("tui.setup.choices._read", "tui.setup.form.SetupForm._usable", "tui.setup.prompts.kinds_of",
+         "tui.wizard.lengths._last"),
         (b"[" * 100_000,),
     ),
     Target(
@@ -228,6 +277,14 @@ TARGETS = (
         "plan-setting", _setting_of, (), lambda: [b"lora.rank=8", b'name="a"', b"x"], ("tui.commands.plan._setting",),
         (b"a=" + b"9" * 5000, b"a=" + b"[" * 100_000),
     ),
+    Target(
+        "epochs", _epochs, (), lambda: [b"20-27", b"5,8,20-27", b"3-2"], ("tui.run_loras.epochs",), (b"9" * 5000,)
+    ),
+    Target(
+        "sweep-values", _axis, (ConfigError,), lambda: [b"lora.rank=8,16", b"optimizer.name=adamw,lion", b'name="a"'],
+        ("tui.sweep.axis_of",), (b"seed=" + b"9" * 5000, b"seed=" + b"[" * 100_000),
+    ),
+    Target("sweep", _manifest, (ConfigError, RunError), _manifest_seeds, ("tui.sweep_file.read_sweep",)),
     Target("event-paths", _places, (), lambda: [b"/runs/a/a.safetensors", b"../x", b".."], ("tui.places.lora_in",)),
     Target("measured", _measured, (), _measured_seeds, ("profiles.measured.Measured._read",)),
 )  # fmt: skip

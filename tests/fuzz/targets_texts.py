@@ -19,6 +19,7 @@ from engine.errors import ConfigError, DatasetError, EngineError
 from engine.events import EVENT_TYPES, Entry, entry_from_json, last_entry, replay
 from engine.events import Log as LogEvent
 from engine.files import slug
+from engine.sealed import sealed
 from engine.text import safe_text
 from engine.toml_positions import find_positions
 from profiles.recipes import FOLDER as RECIPES
@@ -144,11 +145,13 @@ def _event_seeds() -> list[bytes]:
 
     lines = [Entry(n, 1.5e9 + n, event).to_json() for n, event in enumerate(every_event(), 1)]
     assert {json.loads(line)["type"] for line in lines} == set(EVENT_TYPES)
-    return [line.encode() for line in lines] + ["\n".join(lines).encode() + b"\n"]
+    sealed_lines = "\n".join(map(sealed, lines)) + "\n"
+    return [line.encode() for line in lines] + ["\n".join(lines).encode() + b"\n", sealed_lines.encode()]
 
 
 def _events(data: bytes) -> None:
     """A run's events file, folded into what the screens, lists and reports show."""
+    from tui.glance import glance
     from tui.run_list import summed
     from tui.view import RunView, fold
 
@@ -161,6 +164,7 @@ def _events(data: bytes) -> None:
     folder = scratch() / "run"
     folder.mkdir(exist_ok=True)
     json.dumps(summed(folder, view).to_dict())
+    assert repr(summed(folder, glance(path))) == repr(summed(folder, view)), "a list shows something else"
     assert_harmless(*(line.text for line in view.log))
     assert view.step_parts is None or len(view.step_parts) > 0
     repr((view.eta_s, view.loss_change, view.step_halves, view.goal_step, view.active_s))
@@ -231,7 +235,7 @@ TARGETS = (
     Target(
         "events", _events, (), _event_seeds,
         ("engine.events.entry_from_json", "engine.events.replay", "engine.events.last_entry", "tui.view.fold",
-         "tui.run_list.read_view"),
+         "tui.run_list.read_view", "tui.glance.glance"),
         (b"[" * 100_000 + b"\n",
          b'{"seq": 1, "time": 1.0, "type": "Log", "level": [], "text": {}}\n',
          b'{"seq": 1e999, "time": 1.0, "type": "Log", "level": "info", "text": "a"}\n',

@@ -20,7 +20,9 @@ def commands(config: Path, data: Path, models: Path, run: Path) -> list[list[str
         ["plan", str(config)],
         ["train", str(config)],
         ["runs", str(run.parent)],
+        ["sweep", str(config), "--dry-run"],
         ["sample", str(run), "--prompt", "a zorple", "--steps", "1"],
+        ["blend", str(run), "--files", *[str(run / f"{run.name}.safetensors")] * 2],
         ["new", "mine", "--out", str(config.with_name("mine.toml"))],
     ]  # fmt: skip
 

@@ -84,6 +84,25 @@ def test_a_job_counts_what_is_cached_saved_and_drawn(tmp_path):
     assert job.model.text_tokens == 20
 
 
+def test_a_limit_on_lora_files_is_what_stands_at_most(tmp_path):
+    found = samples(random.Random(1), 5)
+
+    def kept(**changes):
+        training = {"epochs": 30, "accumulation": 1}
+        job = job_of(pocket_config(tmp_path, training=training, **changes), found)
+        return job.saves, job.kept
+
+    assert kept() == (31, 0)
+    # The newest, one more until the oldest goes, and the one at the end.
+    assert kept(saving={"keep_loras": 5}) == (31, 7)
+    assert kept(saving={"keep_loras": 50}) == (31, 0)
+    # Where the advisor runs the recommended epoch and its neighbours stay too.
+    measuring = {"every_epochs": 1}
+    assert kept(saving={"keep_loras": 1}, validation=measuring) == (31, 6)
+    assert kept(saving={"every_epochs": 10}, validation=measuring) == (4, 4 + 8)
+    assert kept(saving={"every_epochs": 10}, validation=measuring, stop={"mode": "off"}) == (4, 0)
+
+
 def test_moving_captions_and_crops_are_counted_by_turns(tmp_path):
     config = pocket_config(tmp_path, dataset={"random_crop": True, "captions": {"shuffle": True}})
     found = samples(random.Random(2), 6)

@@ -40,10 +40,10 @@ def tell_holdings(path: Path) -> None:
     """On SIGUSR1, write what this process holds to ``path``: objects by type, threads, descriptors."""
 
     def write(number: int, frame: object) -> None:
+        gc.unfreeze()  # a screen that is up froze itself against being looked at
         gc.collect()
-        objects = Counter(f"{type(found).__module__}.{type(found).__qualname__}" for found in gc.get_objects())
         table = {
-            "objects": dict(objects),
+            "objects": dict(_objects_by_type()),
             "threads": sorted(thread.name for thread in threading.enumerate()),
             "descriptors": len(os.listdir("/proc/self/fd")),
         }
@@ -52,6 +52,20 @@ def tell_holdings(path: Path) -> None:
         os.replace(part, path)
 
     signal.signal(signal.SIGUSR1, write)
+
+
+def _objects_by_type() -> Counter[str]:
+    """How many objects there are of each type, looked at while no other thread has its turn.
+
+    A tuple that another thread is still filling must be known to that thread alone when it goes on: CPython ends it
+    with a SystemError otherwise.
+    """
+    former = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        return Counter(f"{type(found).__module__}.{type(found).__qualname__}" for found in gc.get_objects())
+    finally:
+        sys.setswitchinterval(former)
 
 
 if __name__ == "__main__":

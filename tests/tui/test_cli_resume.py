@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from pocket import finish, merge, pocket_config, submit_after
 
-from engine.commands import StopNow
+from engine.commands import StopAtEpoch, StopNow
 from engine.config import RunConfig
 from engine.config_file import load_config, save_config
 from engine.events import RunDone, StateChanged, entry_from_json
 from engine.files import RunFolder
 from engine.run import Run
 from tui.__main__ import main
+from tui.terminal import orders
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +179,15 @@ def test_the_list_of_runs_says_from_where_each_goes_on(
     say(run, RunDone("finished", 9, 3, "", 1.0))
     assert main(["runs", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["resumes_after"] is None
+
+
+def test_an_end_after_an_epoch_can_be_planned_from_the_start(
+    run: RunFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", str(run.root), "--json", "--stop-after", "2"]) == 3
+    told = [entry_from_json(line).event for line in capfd.readouterr().out.splitlines()]
+    assert [(event.step, event.epoch) for event in told if isinstance(event, RunDone)] == [(6, 2)]
+    assert main(["resume", str(run.root), "--stop-after", "0"]) == 2
+    made = orders.run_for(orders.train(run.config, stop_after=3))
+    assert isinstance(made, Run) and made._commands.take_all() == [StopAtEpoch(3)]
+    assert "stop_after" not in orders.train(run.config) | orders.resume(run.root)

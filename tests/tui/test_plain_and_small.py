@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Resize
+from textual.geometry import Size
 from textual.pilot import Pilot
 from textual.widgets import Input
 from watching import until
@@ -94,3 +96,28 @@ async def test_jump_letters_stand_at_what_is_in_sight_only(tmp_path: Path) -> No
         found = [widget for _, widget in targets(app.screen)]
         assert 3 < len(found) < len(app.screen.focus_chain)
         assert all(form.y <= widget.region.y < form.bottom for widget in found)
+
+
+@pytest.mark.timeout(60)
+async def test_a_terminal_that_changes_its_size_twice_at_once_is_laid_out_for_the_last(tmp_path: Path) -> None:
+    app = KilnApp(Workplace(tmp_path), Traits())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await at_pane(pilot, app, "dataset")
+        bench, last = app.screen, Size(200, 60)
+        laid_out: list[tuple[int, int]] = []
+        assert isinstance(bench, Workbench)
+        lay_out = bench.lay_out
+
+        def noted(width: int, height: int) -> None:
+            laid_out.append((width, height))
+            lay_out(width, height)
+            bench.call_later(bench.refresh)  # any message: Textual joins sizes that follow each other in the queue
+
+        bench.lay_out = noted  # type: ignore[method-assign]
+        app._size = last  # the second has come before the screen hears of the first
+        for size in (Size(100, 30), last):
+            bench.post_message(Resize(size, size))
+            bench.call_later(bench.refresh)
+        await until(pilot, lambda: bench.size == last)
+        await pilot.pause()
+        assert set(laid_out) == {last} and len(laid_out) < 5

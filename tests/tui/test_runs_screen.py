@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pocket import finish, pictures, pocket_config
+from test_comparing import make, measured
 from textual.content import Content
 from textual.pilot import Pilot
 from textual.widgets import Static
@@ -21,8 +22,8 @@ from engine.events import EventLog, RunDone, RunFailed
 from engine.files import RunFolder
 from engine.run import Run
 from tui.app import KilnApp
-from tui.run_shelf import read_cards, run_folders
-from tui.screens.compare import CompareScreen, differences
+from tui.run_shelf import read_cards, read_comparison, run_folders
+from tui.screens.compare import CompareScreen, rows_of
 from tui.screens.runs import RunsScreen
 from tui.screens.setup import SetupScreen
 from tui.workplace import Workplace
@@ -250,12 +251,38 @@ async def test_two_runs_are_compared(work: Path) -> None:
 
 
 def test_only_what_differs_is_told(work: Path) -> None:
-    cards = {card.summary.name: card for card in read_cards(run_folders([work / "runs", work / "model"]), {})}
-    rows = {row[0]: row[1:] for row in differences(cards["cat1"], cards["cat2"])}
+    folders = [work / "runs" / "cat1", work / "model" / "cat2"]
+    rows = {row[0]: row[1:] for row in rows_of(read_comparison(folders))}
     assert rows["training.epochs"] == ("2", "4")
-    assert "lora.rank" not in rows and "name" not in rows and "settings" not in rows
-    assert differences(cards["cat1"], cards["cat1"])[-1][:2] == ("settings", "no setting differs")
+    assert "lora.rank" not in rows and "name" not in rows and "settings" not in rows and "rank" not in rows
+    assert rows_of(read_comparison([folders[0], folders[0]]))[-1] == ("settings", "no setting differs")
     assert rows["state"] == ("finished", "finished")
+
+
+@pytest.mark.parametrize("size", [(160, 45), (80, 24)], ids=["160x45", "80x24"])
+async def test_six_runs_are_compared_by_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    for number in range(7):
+        course = [loss - 0.01 * number for loss in (0.5, 0.42, 0.38, 0.36, 0.35, 0.36, 0.38)]
+        found = [measured(epoch, loss if epoch else 0.5) for epoch, loss in enumerate(course)]
+        make(tmp_path / "runs" / f"cat-r{number}", found, lora__rank=number + 1)
+    monkeypatch.chdir(tmp_path)
+    app = KilnApp(Workplace(tmp_path))
+    async with app.run_test(size=size) as pilot:
+        await runs_of(pilot)
+        await pilot.press("g", *["space"] * 7, "c")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen) and "Held-out loss over ep" in text_of(app))
+        screen = app.screen
+        assert isinstance(screen, CompareScreen) and screen.found is not None
+        assert len(screen.found.runs) == 6, "of seven marks the oldest is gone"
+        assert [run.rank for run in screen.found.runs] == [1, 2, 3, 4, 5, 6]
+        await until(pilot, lambda: "6 cat-r" in text_of(app) and "rank" in text_of(app))
+        for title in ("Held-out loss over steps", "Smoothed training loss", "Held-out loss over epochs"):
+            await pilot.press("m")
+            await until(pilot, lambda title=title: title in text_of(app))
+        await pilot.press("end")
+        await until(pilot, lambda: "lora.rank" in text_of(app))
 
 
 async def test_a_folder_without_runs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from tui.setup.fields import FIELDS, NUMBERS, OWN, SLOTS, choices_of, schema_def
 from tui.setup.folders import guess_folder, lay_out, layout_for
 from tui.setup.form import SetupForm, free_name, lookup
 from tui.setup.models import judge
+from tui.setup.prompts import fill_in, kinds_of, written
 from tui.setup.steps import count_steps
 
 CLASS = {"path": DEMO / "regularization", "regularization": True}
@@ -331,3 +332,36 @@ def test_recipes_of_the_users_own_are_presets_too(tmp_path: Path) -> None:
     assert not form.check().problems and form.values["rank"] == str(preset("style").table["lora"]["rank"])
     (folder / "ink.toml").unlink()
     assert SetupForm(tmp_path, form.values).values["preset"] == "pocket", "what is gone cannot be gone on with"
+
+
+def test_prompts_written_from_captions_keep_their_kinds(tmp_path: Path) -> None:
+    pictures(tmp_path / "image", 5)
+    form = filled(tmp_path, folder=str(tmp_path / "image"))
+    config = form.check().config
+    assert config is not None
+    with Decoder() as decoder:
+        scan = collect(config.dataset, decoder)
+    fill_in(form.values, written(scan, config))
+    lines = form.values["prompts"].splitlines()
+    assert len(lines) == 6 and sum("{trigger}" in line for line in lines) == 5 and "zorple" not in lines[0]
+    form.values |= {"trigger": "glorb", "prompts": "\n".join([*lines[1:], "mine"])}
+    checked = form.check().config
+    assert checked is not None
+    kinds = [(one.kind, one.seed) for one in checked.sampling.prompts]
+    assert [kind for kind, _ in kinds] == ["caption", "scene", "scene", "off-domain", "no trigger", ""]
+    # The one without the trigger word is the preset's own, seed and all.
+    assert [seed for _, seed in kinds] == [1, 2, 3, 4, 1, 6]
+    assert all("glorb" in one.prompt for one in checked.sampling.prompts[:4])
+    assert kinds_of({"@kinds": "[1"}) == kinds_of({"@kinds": '{"a": "other", "b": [1]}'}) == {}
+
+
+def test_strengths_are_typed_as_a_list(tmp_path: Path) -> None:
+    form = filled(tmp_path, strengths="0.6, 0.8,1")
+    config = form.check().config
+    assert config is not None and config.sampling.strengths == (0.6, 0.8, 1.0)
+    assert "strengths = [0.6, 0.8, 1]" in form.check().text
+    form.values["strengths"] = "0.6, much"
+    assert "strengths" in form.check().problems
+    form.values["strengths"] = ""
+    again = form.check().config
+    assert again is not None and again.sampling.strengths == (1.0,)

@@ -301,3 +301,23 @@ async def test_what_is_found_while_the_form_is_taken_down_is_dropped(
         await pilot.press("ctrl+n")
         await until(pilot, lambda: isinstance(app.screen, SetupScreen) and bool(app.screen.query("#row-name")))
     assert app.crash == ""
+
+
+async def test_prompts_are_written_from_the_captions(work: Path) -> None:
+    app = KilnApp(Workplace(work))
+    async with app.run_test(size=(160, 45)) as pilot:
+        screen = await opened(pilot, "ctrl+n")
+        before = screen.form.values["prompts"]
+        await pilot.press("f8")
+        await pilot.pause()
+        assert screen.form.values["prompts"] == before  # no pictures yet
+        pictures(work / "image", 5)
+        screen.form.values |= {"folder": "image", "trigger": "zorple"}
+        screen.refill()
+        await until(pilot, lambda: isinstance(screen.scan, Scan) and not screen.busy)
+        await pilot.press("f8")
+        await until(pilot, lambda: screen.form.values["prompts"] != before)
+        assert screen.checked.config is not None
+        kinds = [one.kind for one in screen.checked.config.sampling.prompts]
+        assert kinds == ["caption", "caption", "scene", "scene", "off-domain", "no trigger"]
+        assert screen.control("prompts").text == screen.form.values["prompts"]

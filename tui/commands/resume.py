@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tui.launch import add_consent, add_display_options, launch
+from tui.launch import add_consent, add_display_options, add_stop, launch
 from tui.terminal.orders import resume
 
 
@@ -21,6 +21,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RUN_DIR", help="for example runs/demo")
     add_display_options(parser)
+    add_stop(parser)
     add_consent(parser)
 
 
@@ -33,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
     from tui.resuming import consent
 
     refused = consent(args.folder, args)
-    return launch(resume(args.folder), args) if refused is None else refused
+    return launch(resume(args.folder, args.stop_after), args) if refused is None else refused

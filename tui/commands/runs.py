@@ -1,10 +1,9 @@
-"""`kiln runs`: list the runs of a folder; `kiln runs show NAME`, `kiln runs compare A B`."""
+"""`kiln runs`: list the runs of a folder; `kiln runs show NAME`; `kiln runs compare A B` is `kiln compare A B`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from typing import Any
 from engine.errors import RunError
 from engine.files import free_bytes
 from engine.text import safe_text
+from tui.commands import compare
+from tui.compare_text import aligned
 from tui.doctor.host import LEAST_RUNS_GB
 from tui.exit_codes import FINISHED
 from tui.headless import can_unicode
-from tui.opening import RUN_FOLDERS
-from tui.report import loss_plot, report
+from tui.opening import RUN_FOLDERS, usual_places
+from tui.report import report
 from tui.run_list import RunSummary, find_run, list_runs, read_view, summary
 from tui.units import duration, size
 
@@ -43,15 +44,16 @@ def run(args: argparse.Namespace) -> int:
         RunError: no such folder or run.
     """
     words: list[str] = args.words
+    places = usual_places(args.runs_dir)
     if words[:1] == ["show"] and len(words) == 2:
-        return _show(find_run(_places(args), words[1]), args.json)
+        return _show(find_run(places, words[1]), args.json)
     if words[:1] == ["compare"] and len(words) > 2:
-        return _compare([find_run(_places(args), name) for name in words[1:]], args.json)
+        return compare.show([find_run(places, name) for name in words[1:]], args.json)
     if len(words) > 1 or words in (["show"], ["compare"]):
         raise RunError(
             "Which runs?", f"kiln runs {safe_text(' '.join(words))}", "kiln runs show NAME, or kiln runs compare A B"
         )
-    found = list_runs(Path(words[0])) if words else list_runs(*_places(args))
+    found = list_runs(Path(words[0])) if words else list_runs(*places)
     if args.json:
         print(json.dumps([item.to_dict() for item in found], indent=2))
     else:
@@ -71,22 +73,11 @@ def full_disks(found: list[RunSummary]) -> list[str]:
     return lines
 
 
-def _places(args: argparse.Namespace) -> list[Path]:
-    """The folder named, else those of this work folder where runs go, as the runs screen has them."""
-    if args.runs_dir is not None:
-        return [args.runs_dir]
-    usual = [Path(name) for name in RUN_FOLDERS]
-    return [place for place in usual if place.is_dir()] or usual[:1]
-
-
 def table(found: list[RunSummary]) -> str:
     """The runs as aligned columns."""
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "EPOCH", "STEP", "LOSS", "TIME", "RESUMES", "LORA FILES")]
     rows += [_row(item) for item in found]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return aligned(rows)
 
 
 def _row(item: RunSummary) -> tuple[str, ...]:
@@ -120,20 +111,4 @@ def _show(folder: Path, as_json: bool) -> int:
     print(report(view, folder, unicode=can_unicode(sys.stdout)))
     if view.failure is not None:
         print(f"It failed: {safe_text(view.failure.title)}. {safe_text(view.failure.detail, newlines=True)}")
-    return FINISHED
-
-
-def _compare(folders: list[Path], as_json: bool) -> int:
-    sums = [summary(folder) for folder in folders]
-    if as_json:
-        print(json.dumps([item.to_dict() for item in sums], indent=2))
-        return FINISHED
-    courses = {}
-    for folder in folders:
-        losses = [value for value in read_view(folder).courses.smoothed[0].course if math.isfinite(value)]
-        if losses:
-            courses[safe_text(folder.name, 40)] = losses
-    print(table(sums))
-    if courses:
-        print("\n" + loss_plot(courses, height=18, unicode=can_unicode(sys.stdout)))
     return FINISHED

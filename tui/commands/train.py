@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tui.launch import add_consent, add_display_options, launch
+from tui.launch import add_consent, add_display_options, add_stop, launch
 from tui.terminal.orders import train
 
 
@@ -22,6 +22,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("file", type=Path, metavar="RUN.toml")
     add_display_options(parser)
+    add_stop(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on with the last run of this name if it was stopped"
     )
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.resume and (refused := _consent(args)) is not None:
         return refused
-    return launch(train(args.file, args.resume), args)
+    return launch(train(args.file, args.resume, args.stop_after), args)
 
 
 def _consent(args: argparse.Namespace) -> int | None:

@@ -9,8 +9,9 @@ RUNS_KEYS: tuple[Key, ...] = (
     Key("runs.resume", "r", "resume", "Resume", "Go on with a run that stopped or broke off", "Runs", footer=True),
     Key("runs.duplicate", "d", "duplicate", "Duplicate", "Set up a new run with its settings", "Runs", footer=True),
     Key("runs.mark", "space", "mark", "Mark", "Mark the run for a comparison", "Runs", footer=True),
-    Key("runs.compare", "c", "compare", "Compare", "Compare two marked runs, or the marked with this", "Runs",
+    Key("runs.compare", "c", "compare", "Compare", "Compare the marked runs, up to six, or the one with this", "Runs",
         footer=True),
+    Key("runs.report", "w", "report", "Write report", "Write its report, one HTML file, into its folder", "Runs"),
     Key("runs.copy", "y", "copy", "Copy path", "Copy the path of its newest LoRA, or of its folder", "Runs"),
     Key("runs.epochs", "e", "epochs", "Epochs", "Its epochs: curves, pictures, and which to take", "Runs",
         footer=True),
@@ -26,5 +27,14 @@ RUNS_KEYS: tuple[Key, ...] = (
 )  # fmt: skip
 
 COMPARE_KEYS: tuple[Key, ...] = (
+    Key(
+        "compare.curves",
+        "m",
+        "curves",
+        "Curves",
+        "Held-out loss over epochs, over steps, or the training loss",
+        "Comparison",
+        footer=True,
+    ),
     Key("compare.back", "escape,q,c", "back", "Back", "Back to the runs", "Comparison", "esc", True, False),
 )

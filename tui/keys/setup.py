@@ -18,6 +18,10 @@ SETUP_KEYS: tuple[Key, ...] = (
         "setup.folders", "f6", "folders", "Folders", "Lay out image, log and model folders, with example pictures",
         "Setup", "F6", True,
     ),
+    Key(
+        "setup.prompts", "f8", "prompts", "Prompts", "Write sample prompts from the captions of the dataset folder",
+        "Setup", "F8",
+    ),
     Key("setup.anew", "ctrl+n", "anew", "Anew", "Forget what is typed and begin anew", "Setup", "^n"),
     Key("setup.next_problem", "f7", "problem", "Problem", "Go to the next field to mend", "Setup", "F7"),
     Key("setup.back", "escape", "back", "Back", "Leave the form; what is typed is kept", "Setup", "esc", True, False),

@@ -1,13 +1,15 @@
-"""Two runs side by side: their losses in one plot, and the settings in which they differ.
+"""Runs side by side: their curves in one plot, how they came out, and the settings in which they differ.
 
 The plot is plotext's: it is drawn once a size, in a thread, so its cost does not matter here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
@@ -17,34 +19,49 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
-from engine.config_file import load_config
-from engine.errors import EngineError
-from engine.files import RunFolder
-from engine.text import safe_text
 from tui.aside import aside
+from tui.compare_text import rank_of, row_of
+from tui.comparing import Comparison, shown
 from tui.keys.key import bindings
 from tui.keys.runs import COMPARE_KEYS
 from tui.report import curves_plot
-from tui.run_shelf import RunCard
+from tui.run_shelf import read_comparison
 from tui.safe import safe
 from tui.units import duration
 from tui.widgets.cells import glyphs_of
 from tui.widgets.keyline import KeyLine
 
 NAME = 24
-"""Cells of a run's name in the table."""
+"""Cells of a run's name in the legend."""
+
+WIDEST, NARROWEST = 34, 7
+"""Cells of a column."""
+
+CURVES = {
+    "by_epoch": ("Held-out loss over epochs", "epoch"),
+    "by_step": ("Held-out loss over steps", "step"),
+    "losses": ("Smoothed training loss", "step"),
+}
+"""What can be shown: the attribute of a run's side, in words, and what its positions count."""
+
+COLORS = ("accent", "foreground", "success", "warning", "error", "secondary")
+
+Row = tuple[str, ...]
 
 
 class CompareScreen(Screen[None]):
-    """The comparison of two runs."""
+    """The comparison of runs."""
 
     CSS_PATH = "runs.tcss"
     BINDINGS = bindings(COMPARE_KEYS)
     AUTO_FOCUS = "#differences"
 
-    def __init__(self, first: RunCard, second: RunCard) -> None:
+    def __init__(self, folders: Sequence[Path]) -> None:
         super().__init__()
-        self.cards = (first, second)
+        self.found: Comparison | None = None
+        self.shown = ""
+        """Which of :data:`CURVES`; empty before the runs are read."""
+        self._folders = list(folders)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compare")
 
     def compose(self) -> ComposeResult:
@@ -56,11 +73,11 @@ class CompareScreen(Screen[None]):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        """Name the runs and read their settings."""
-        names = [safe_text(card.summary.name, 60) for card in self.cards]
-        self.query_one("#head", Static).update(safe(f"Smoothed loss of {names[0]} and {names[1]}"))
+        """Read the runs."""
+        names = ", ".join(shown(folder.name, NAME) for folder in self._folders)
+        self.query_one("#head", Static).update(safe(names))
         self.query_one("#differences").border_title = safe("What differs")
-        self.tell_differences()
+        self.read()
         self.app.theme_changed_signal.subscribe(self, lambda _: self.draw())
 
     def on_unmount(self) -> None:
@@ -71,101 +88,111 @@ class CompareScreen(Screen[None]):
         """Draw for the new size."""
         self.call_after_refresh(self.draw)
 
-    @work(exclusive=True, group="draw")
-    async def draw(self) -> None:
-        """Draw the curves."""
-        place = self.query_one("#curves", Static)
-        width, height = place.content_size
-        if width < 20 or height < 6:
-            place.update(Content("too small for a plot"))
-            return
-        drawn = [(number, card) for number, card in enumerate(self.cards) if card.losses]
-        curves = {_label(card, number): (card.steps, card.losses) for number, card in drawn}
-        if not curves:
-            place.update(Content("neither run has made a step"))
-            return
-        unicode = not glyphs_of(self.app).ascii
-        text = await aside(self, self._pool, curves_plot, curves, width, height, unicode, self._colors())
-        place.update(Content.from_rich_text(Text.from_ansi(text)))
+    @work(exclusive=True, group="read")
+    async def read(self) -> None:
+        """Read the runs and compare them."""
+        self.found = await aside(self, self._pool, read_comparison, self._folders)
+        self.shown = self._drawable()[0]
+        self.draw()
 
-    def _colors(self) -> list[tuple[int, int, int]]:
-        """Of the two curves, from the theme; none where it leaves its colours to the terminal."""
-        variables = self.app.theme_variables
-        try:
-            found = [Color.parse(variables[name]) for name in ("accent", "foreground")]
-        except (ColorParseError, KeyError):
-            return []
-        return [] if any(color.ansi is not None for color in found) else [color.rgb for color in found]
-
-    @work(exclusive=True, group="differences")
-    async def tell_differences(self) -> None:
-        """List results and settings that differ."""
-        rows = await aside(self, self._pool, differences, *self.cards)
-        self.query_one("#differences Static", Static).update(_table(rows))
+    def action_curves(self) -> None:
+        """Show the next curves there are."""
+        there = self._drawable()
+        if self.shown in there:
+            self.shown = there[(there.index(self.shown) + 1) % len(there)]
+            self.draw()
 
     def action_back(self) -> None:
         """Back to the runs."""
         self.dismiss()
 
+    def _drawable(self) -> list[str]:
+        """The curves that some run has, the training loss at least."""
+        runs = self.found.runs if self.found is not None else ()
+        return [name for name in CURVES if name == "losses" or any(len(getattr(run, name)[0]) > 1 for run in runs)]
 
-Row = tuple[str, str, str]
+    @work(exclusive=True, group="draw")
+    async def draw(self) -> None:
+        """Draw the curves, and the table for this width."""
+        if self.found is None:
+            return
+        title, axis = CURVES[self.shown]
+        names = ", ".join(shown(run.name, NAME) for run in self.found.runs)
+        self.query_one("#head", Static).update(safe(f"{title}: {names}"))
+        table = self.query_one("#differences Static", Static)
+        table.update(_table(rows_of(self.found), self.found.apart, table.content_size.width))
+        place = self.query_one("#curves", Static)
+        width, height = place.content_size
+        if width < 20 or height < 6:
+            place.update(Content("too small for a plot"))
+            return
+        drawn = [(number, run, getattr(run, self.shown)) for number, run in enumerate(self.found.runs, start=1)]
+        curves = {f"{number} {shown(run.name, NAME)}": points for number, run, points in drawn if len(points[0])}
+        if not curves:
+            place.update(Content("no run has made a step"))
+            return
+        unicode = not glyphs_of(self.app).ascii
+        colors = [color for color, (*_, points) in zip(self._colors(), drawn, strict=False) if len(points[0])]
+        text = await aside(self, self._pool, curves_plot, curves, width, height, unicode, colors, axis)
+        place.update(Content.from_rich_text(Text.from_ansi(text)))
 
-
-def differences(first: RunCard, second: RunCard) -> list[Row]:
-    """Results of both runs, then every setting in which they differ. Reads the disk."""
-    rows: list[Row] = [("", first.summary.name, second.summary.name)]
-    for label, told in _RESULTS.items():
-        rows.append((label, told(first), told(second)))
-    settings = [_settings(card) for card in (first, second)]
-    for key in dict.fromkeys((*settings[0], *settings[1])):
-        values = [str(table.get(key, "-")) for table in settings]
-        if values[0] != values[1] and key != "name":
-            rows.append((key, *values))  # type: ignore[arg-type]
-    if len(rows) == 1 + len(_RESULTS):
-        rows.append(("settings", "no setting differs", ""))
-    return rows
-
-
-_RESULTS: dict[str, Any] = {
-    "state": lambda card: card.summary.state,
-    "steps": lambda card: f"{card.summary.step} of {card.summary.steps}",
-    "last loss": lambda card: f"{card.losses[-1]:.4f}" if card.losses else "-",
-    "lowest loss": lambda card: f"{min(card.losses):.4f}" if card.losses else "-",
-    "time": lambda card: duration(card.summary.elapsed_s),
-}
-
-
-def _settings(card: RunCard) -> dict[str, Any]:
-    """A run's settings by dotted key."""
-    try:
-        return _flat(load_config(RunFolder(card.folder).config).model_dump(mode="json"))
-    except EngineError as err:
-        return {"settings": err.title}
-
-
-def _flat(table: Any, key: str = "") -> dict[str, Any]:
-    items = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else None
-    if items is None:
-        return {key: table}
-    found: dict[str, Any] = {}
-    for name, value in items:
-        found |= _flat(value, f"{key}.{name}" if key else str(name))
-    return found
+    def _colors(self) -> list[tuple[int, int, int]]:
+        """Of the curves, from the theme; none where it leaves its colours to the terminal."""
+        variables = self.app.theme_variables
+        try:
+            found = [Color.parse(variables[name]) for name in COLORS]
+        except (ColorParseError, KeyError):
+            return []
+        return [] if any(color.ansi is not None for color in found) else [color.rgb for color in found]
 
 
-def _label(card: RunCard, number: int) -> str:
-    """A name for the legend; two runs of one name are numbered."""
-    return f"{number + 1} {safe_text(card.summary.name, NAME)}"
+def rows_of(found: Comparison) -> list[Row]:
+    """Names, then how the runs came out, then every setting in which they differ; what no run has is left out."""
+    runs = found.runs
+    told = [row_of(run) for run in runs]
+    figures: list[Row] = [
+        ("rank", *map(rank_of, runs)),
+        *((label, *(row[at] for row in told)) for at, label in _LABELS.items()),
+        ("steps", *(f"{run.step} of {run.steps}" for run in runs)),
+        ("time", *(duration(run.elapsed_s) for run in runs)),
+        ("last loss", *(f"{run.losses[1][-1]:.4f}" if len(run.losses[1]) else "-" for run in runs)),
+    ]
+    names: Row = ("", *(shown(run.name) for run in runs))
+    rows = [names, *(row for row in figures if any(cell != "-" for cell in row[1:]))]
+    rows += [(name, *values) for name, values in found.differing.items()]
+    return rows if found.differing else [*rows, ("settings", "no setting differs")]
 
 
-def _table(rows: list[Row]) -> Content:
-    """Three columns as lines."""
-    width = max(len(row[0]) for row in rows) + 2
+_LABELS = {
+    2: "verdict", 3: "good epochs", 4: "best epoch", 5: "held-out loss", 6: "drift", 7: "time a step",
+    8: "peak memory", 9: "LoRA file", 10: "state",
+}  # fmt: skip
+"""What the cells of :func:`tui.compare_text.row_of` are called here."""
+
+
+def _table(rows: list[Row], apart: Sequence[str], width: int) -> Content:
+    """Columns as lines; of what is too long the end is shown: it tells paths and the runs of a sweep apart."""
+    columns = max(len(row) for row in rows) - 1
+    label = min(max(len(row[0]) for row in rows), max(16, width // 4)) + 1
+    room = max(NARROWEST, min(WIDEST, (width - label) // max(columns, 1) - 1))
     lines = []
-    for number, (label, first, second) in enumerate(rows):
-        cells = [safe_text(value, 200) for value in (first, second)]
-        cells = [cell if len(cell) <= NAME + 8 else "..." + cell[-(NAME + 5) :] for cell in cells]
-        style = "bold" if not number else ""
-        line = (f"{cells[0]:<{NAME + 10}}{cells[1]}", style)
-        lines.append(Content.assemble((f"{label:<{width}}", "$foreground-muted"), line))
+    for number, (name, *cells) in enumerate(rows):
+        if not number:  # as in the legend, which has the whole names
+            cells = [f"{at} {_fitted(cell, room - 2)}" for at, cell in enumerate(cells, start=1)]
+        line = " ".join(_fitted(cell, room) for cell in cells)
+        style = "" if number else "bold"
+        lines.append(Content.assemble((_fitted(name, label), "$foreground-muted"), (line, style)))
+    lines += [Content.styled(f"{line}.", "$text-warning") for line in apart]
     return Content("\n").join(lines)
+
+
+def _fitted(text: str, room: int) -> str:
+    """Exactly ``room`` cells of ``text``, which is safe."""
+    if cell_len(text) > room:
+        kept = ""
+        for character in reversed(text):
+            if cell_len(kept) + cell_len(character) > room - 2:
+                break
+            kept += character
+        text = f"..{kept[::-1]}"
+    return text + " " * (room - cell_len(text))

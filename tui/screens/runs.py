@@ -5,41 +5,69 @@ Returns "opened" or "started" when the workbench has something new to show, else
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from textual import on, work
 
 from engine.config_file import load_config
+from engine.errors import EngineError
 from engine.files import RunFolder
+from tui.aside import aside
+from tui.compare_text import MOST_CURVES as MOST
 from tui.screens.runs_view import RunsView
+from tui.units import size
 from tui.widgets.notice import Notice
 from tui.widgets.run_table import RunTable
+
+LONG_S = 20.0
+"""How long it is said where a report lies: long enough to read a path."""
 
 
 class RunsScreen(RunsView):
     """The list and what can be done to its runs."""
 
     def action_mark(self) -> None:
-        """Mark or unmark; of three marks the oldest goes."""
+        """Mark or unmark; of more marks than can be compared the oldest goes."""
         if self.card is not None:
             folder = self.card.summary.folder
             kept = tuple(mark for mark in self._marked if mark != folder)
-            self._marked = kept if folder in self._marked else (*kept, folder)[-2:]
+            self._marked = kept if folder in self._marked else (*kept, folder)[-MOST:]
             self._show()
             self.action_move(1)
 
     def action_compare(self) -> None:
-        """Show the curves of two runs over each other."""
+        """Show the marked runs side by side; one alone with that under the cursor."""
         from tui.screens.compare import CompareScreen
 
         by_folder = {card.summary.folder: card for card in self.cards}
         chosen = [by_folder[folder] for folder in self._marked if folder in by_folder]
         if len(chosen) < 2 and self.card is not None and self.card not in chosen:
             chosen.append(self.card)
-        if len(chosen) == 2:
-            self.app.push_screen(CompareScreen(chosen[0], chosen[1]))
+        if len(chosen) > 1:
+            self.app.push_screen(CompareScreen([card.folder for card in chosen]))
         else:
-            self._say("Mark a run with space, then c on another compares the two")
+            self._say(f"Mark a run with space (up to {MOST}), then c on another compares them")
+
+    @work(exclusive=True, group="report")
+    async def action_report(self) -> None:
+        """Write the report of the run under the cursor into its folder, in a thread."""
+        from tui.reporting.writing import write_report
+
+        if (card := self.card) is None:
+            return
+        stop = threading.Event()
+        self.query_one(Notice).say(f"Writing the report of {card.summary.name} ...", LONG_S)
+        try:
+            written = await aside(self, None, lambda: write_report([card.folder], stop=stop))
+        except EngineError as err:
+            self.app.show_error(err)
+            return
+        finally:
+            stop.set()  # the screen is left, or another report is wanted
+        page, work_folder = written.page, self.workplace.folder
+        shown = page.relative_to(work_folder) if page.is_relative_to(work_folder) else page
+        self.query_one(Notice).say(f"Report: {shown} ({size(written.size)})", LONG_S)
 
     def action_copy(self) -> None:
         """The newest LoRA's path to the clipboard, or the folder's."""

@@ -13,6 +13,7 @@ from textual import work
 from textual.widget import Widget
 
 from engine.config import RunConfig
+from engine.dataset.scan import Scan
 from tui.keys.key import bindings
 from tui.keys.setup import SETUP_KEYS
 from tui.safe import safe
@@ -77,6 +78,22 @@ class SetupScreen(FormView):
             self.action_preview()
         else:
             self.dismiss(None)
+
+    @work(group="dialog", exclusive=True)
+    async def action_prompts(self) -> None:
+        """Write sample prompts from the captions; over what was typed."""
+        from tui.setup.prompts import fill_in, written
+
+        await self.settled()
+        if self.checked.config is None or not isinstance(self.scan, Scan) or not self.scan.samples:
+            self.app.say("Prompts are written from captions: name a folder with pictures first, and mend what is red")
+            return
+        prompts = await self._off(written, self.scan, self.checked.config)
+        if prompts:
+            fill_in(self.form.values, prompts)
+            self.untouched = False
+            self.refill()
+        self.app.say(f"{len(prompts)} prompts are written" if prompts else "There are no captions to write them from")
 
     def action_wizard(self) -> None:
         """Show the same values step by step."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from engine.config import OptimizerConfig, RunConfig, ScheduleConfig
 from profiles.presets import shelf
 
-Kind = Literal["text", "number", "path", "file", "choice", "lines"]
+Kind = Literal["text", "number", "numbers", "path", "file", "choice", "lines"]
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,19 @@ GROUPS: tuple[Group, ...] = (
             "Epochs from one LoRA file to the next; 0: only the last",
         ),
         Field(
+            "keep_loras", "Keep", "number", "saving.keep_loras",
+            "So many of the newest LoRA files stay, the recommended and starred ones besides; 0: all",
+        ),
+        Field(
             "sample_every", "Sample every", "number", "sampling.every_epochs",
             "Epochs from samples to samples; 0: never",
         ),
         Field(
-            "prompts", "Prompts", "lines", "", "One sample picture a line; {trigger} becomes the trigger word"
+            "strengths", "Strengths", "numbers", "sampling.strengths",
+            "Factors on the LoRA; each prompt is drawn at each: 0.6, 0.8, 1",
+        ),
+        Field(
+            "prompts", "Prompts", "lines", "", "One sample a line; {trigger} becomes the trigger word. F8 writes some"
         ),
     )),
     Group("Run", (
@@ -147,7 +155,7 @@ FIELDS: dict[str, Field] = {field.id: field for group in GROUPS for field in gro
 
 NUMBERS: tuple[str, ...] = (
     "resolution", "rank", "alpha", "optimizer", "rate", "schedule", "epochs", "batch", "accumulation", "save_every",
-    "sample_every",
+    "keep_loras", "sample_every", "strengths",
 )  # fmt: skip
 """Fields that a preset fills in."""
 
@@ -175,6 +183,8 @@ def shown(value: Any) -> str:
     """A setting's value as it stands in its field."""
     if value is None:
         return ""
+    if isinstance(value, tuple | list):
+        return ", ".join(map(shown, value))
     if not isinstance(value, float):
         return str(value)
     if 0 < abs(value) < 1e-3:

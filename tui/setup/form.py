@@ -25,6 +25,7 @@ from profiles.starters import pocket_model
 from tui.setup import choices
 from tui.setup.fields import FIELDS, FILES, NUMBERS, OWN, POCKET, SLOTS, choices_of, schema_default, shown
 from tui.setup.folders import Layout
+from tui.setup.prompts import kinds_of
 
 Table = dict[str, Any]
 
@@ -204,7 +205,9 @@ class SetupForm:
         others: list[str] = []
         by_key = {entry.key: entry.id for entry in FIELDS.values() if entry.key} | self._special_keys(table)
         for problem in found:
-            place = by_key.get(".".join(map(str, problem.keys)), "")
+            names = [str(key) for key in problem.keys]
+            # One of a list is told at the list's field.
+            place = by_key.get(".".join(names)) or by_key.get(".".join(names[:-1]), "")
             if place:
                 problems.setdefault(place, _told(problem.what, problem.hint))
             else:
@@ -244,9 +247,10 @@ class SetupForm:
     def _prompts(self, table: Table) -> list[Table]:
         known = {entry["prompt"]: entry for entry in lookup(table, "sampling.prompts", [])}
         lines = [line.strip() for line in self.values["prompts"].splitlines()]
-        entries = []
+        entries, kinds = [], kinds_of(self.values)
         for number, line in enumerate(filter(None, lines), start=1):
-            entry = known.get(line, {"prompt": line, "seed": number})
+            kind = {"kind": kinds[line]} if line in kinds else {}
+            entry = known.get(line, {"prompt": line, **kind, "seed": number})
             entries.append({**entry, "prompt": _with_trigger(line, self.values["trigger"].strip())})
         return entries
 
@@ -286,6 +290,8 @@ def _typed(kind: str, text: str) -> Any:
     text = text.strip()
     if not text:
         return None
+    if kind == "numbers":
+        return [_typed("number", part) for part in text.split(",") if part.strip()]
     if kind == "number" and re.fullmatch(r"[+-]?\d{1,18}", text):
         return int(text)
     if kind == "number":

@@ -22,7 +22,6 @@ from typing import Any
 
 from textual import constants, events
 from textual._parser import ParseError
-from textual._styles_cache import StylesCache
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.driver import Driver
@@ -275,12 +274,8 @@ class TerminalDriver(LinuxDriver):
         self._terminal.modes_set = False
 
     def close(self) -> None:
-        """Wait a little until all is written, and let go of what would keep the application that ended."""
+        """Wait a little until all is written."""
         self._terminal.output.drain()
-        # Two caches of Textual's are by object: by parser, which keeps its last key, the key the application; and by
-        # what a widget has drawn.
-        XTermParser._parse_extended_key.cache_clear()
-        StylesCache.get_inner_outer.cache_clear()
 
     def _send_size(self) -> None:
         size = Size(*self._get_terminal_size())

@@ -8,7 +8,6 @@ Every caller gets an application of its own; the next one that calls has the pre
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import queue
 import select
@@ -27,6 +26,7 @@ from tui.ending import code_of, stop_run
 from tui.last_words import away_words, idle_words, run_words
 from tui.settings import load_settings
 from tui.terminal.caller import Caller, answer
+from tui.terminal.forgetting import forget_screen
 from tui.terminal.host_log import log_text
 from tui.terminal.orders import config_file, run_for
 from tui.terminal.place import Claim, HostInfo, peer_is_us, write_info
@@ -225,9 +225,7 @@ class Host:
         with contextlib.suppress(DiskError):
             self.workplace.save_session()
         self._see_off(caller, "crash" if crash else how, crash)
-        # The application is one large cycle; what it froze against collections must be looked at again.
-        gc.unfreeze()
-        gc.collect()
+        forget_screen()
 
     def _run_app(self, caller: Caller) -> tuple[str, str]:
         """How the caller left, and the traceback if the screen broke."""

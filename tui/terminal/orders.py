@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.commands import StopAtEpoch
 from engine.errors import RunError
 
 if TYPE_CHECKING:
@@ -20,14 +21,18 @@ def demo(runs_dir: Path) -> dict[str, Any]:
     return {"command": "demo", "runs_dir": str(runs_dir)}
 
 
-def train(file: Path, resume: bool = False) -> dict[str, Any]:
-    """Train as ``file`` says, or go on with its last unfinished run."""
-    return {"command": "train", "file": str(file), "resume": resume}
+def train(file: Path, resume: bool = False, stop_after: int = 0) -> dict[str, Any]:
+    """Train as ``file`` says, or go on with its last unfinished run; with an end after an epoch if one is given."""
+    return {"command": "train", "file": str(file), "resume": resume} | _end(stop_after)
 
 
-def resume(folder: Path) -> dict[str, Any]:
-    """Go on with the run in ``folder``."""
-    return {"command": "resume", "folder": str(folder)}
+def resume(folder: Path, stop_after: int = 0) -> dict[str, Any]:
+    """Go on with the run in ``folder``; with an end after an epoch if one is given."""
+    return {"command": "resume", "folder": str(folder)} | _end(stop_after)
+
+
+def _end(stop_after: int) -> dict[str, Any]:
+    return {"stop_after": stop_after} if stop_after else {}
 
 
 def config_file(order: dict[str, Any]) -> Path | None:
@@ -43,6 +48,13 @@ def run_for(order: dict[str, Any]) -> RunLike | None:
         ConfigError: the configuration cannot be used.
         RunError: there is nothing to resume, or the order is not understood.
     """
+    run, epoch = _made(order), order.get("stop_after")
+    if run is not None and isinstance(epoch, int) and epoch > 0:
+        run.submit(StopAtEpoch(epoch))
+    return run
+
+
+def _made(order: dict[str, Any]) -> RunLike | None:
     command = order.get("command")
     if command is None:
         return None

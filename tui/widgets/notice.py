@@ -28,9 +28,9 @@ class Notice(Static):
     _timer: Timer | None = None
 
     def say(self, text: str, seconds: float = SHOWN_S) -> None:
-        """Show ``text``, cleaned, until ``seconds`` are over or something else is said."""
+        """Show ``text``, cleaned, until ``seconds`` are over or something else is said; an empty one is silence."""
         self.update(safe(text, 300))
-        self.add_class("-shown")
+        self.set_class(bool(text), "-shown")
         if self._timer is not None:
             self._timer.stop()
         self._timer = self.set_timer(seconds, self._hide)

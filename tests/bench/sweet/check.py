@@ -1,54 +1,174 @@
-"""Holds the advisor against the oracle: ``python -m tests.bench.sweet.check [PAGE]`` prints and writes the table."""
+"""Holds the advisor against the oracle: ``python -m tests.bench.sweet.check [PAGE]`` prints and writes the tables.
+
+*Best* is the oracle's best epoch (``oracle.py``). The *plateau* ends with the last scored epoch whose smoothed score
+is as good as the best within the oracle's own standard error: the score decides and not the loss alone, since samples
+may grow stronger while the loss no longer falls. Where the loss on fresh pictures alone would end it (the last epoch,
+smoothed alike, within a twentieth of its gain of the bottom) stands beside it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.events import Measured
-from engine.training.advisor import advise
+from engine.training.advisor import Advice, advise
 from tests.bench.figures import write_figures
-from tests.bench.sweet.oracle import Worth, best_of
+from tests.bench.sweet.oracle import Worth, best_of, scores
 from tests.bench.sweet.record import RECORDED
 from tests.bench.sweet.runs import RUNS, SCORED, Spec
 
+IN_TIME = 5
+"""Measurements after the plateau's end within which a run should be called over."""
 
-def row(spec: Spec) -> tuple[str, bool, float]:
-    """A line of the table; whether the range holds the best epoch; the range's part of all epochs."""
+LOSS_FLAT = 0.05
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One recorded run: what the oracle says, what the advisor says at the end, and when it first says over."""
+
+    spec: Spec
+    pictures: int
+    epochs: int
+    best: int
+    plateau_end: int
+    loss_end: int
+    advice: Advice
+    over_at: int | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the recommended range holds the best epoch."""
+        return self.advice.first <= self.best <= self.advice.last
+
+    @property
+    def span(self) -> float:
+        """The range's part of all epochs."""
+        return (self.advice.last - self.advice.first + 1) / self.epochs
+
+    @property
+    def stop(self) -> str:
+        """How the first "over" lies to the plateau."""
+        if self.over_at is None:
+            return "right, never" if self.plateau_end >= self.epochs - IN_TIME else "never"
+        if self.over_at < self.best:
+            return "before the best"
+        late = self.over_at - self.plateau_end
+        return "on the plateau" if late < 0 else f"{late} later" + ("" if late <= IN_TIME else ", too late")
+
+
+def judge(spec: Spec) -> Judged:
+    """A recorded run, replayed measurement by measurement."""
     record = json.loads((RECORDED / f"{spec.name}.json").read_text())
-    found = [_measured(one) for one in record["measured"]]
-    found = [one for one in found if one.train]
-    worths = [Worth(**one) for one in record["oracle"]]
-    best = SCORED * (best_of(worths[0], worths[1:]) + 1)
-    advice = advise(found)
-    held = advice.first <= best <= advice.last
-    span = (advice.last - advice.first + 1) / found[-1].epoch
-    kind = f"{spec.pictures} pictures, rate {spec.rate:g}, rank {spec.rank}"
-    cells = (
-        spec.name, "tuned on" if spec.tune else "untouched", kind, len(found[-1].held_out_pictures), best,
-        f"{advice.first} to {advice.last}", "yes" if held else "no", advice.verdict,
-    )  # fmt: skip
-    return "| " + " | ".join(map(str, cells)) + " |", held, span
+    found, (base, *worths) = measured_of(record), worths_of(record)
+    told = (one.epoch for end, one in enumerate(found, 1) if advise(found[:end]).over)
+    return Judged(
+        spec,
+        len(found[-1].held_out_pictures),
+        found[-1].epoch,
+        SCORED * (best_of(base, worths) + 1),
+        max(as_good(base, worths)),
+        loss_end(base, worths),
+        advise(found),
+        next(told, None),
+    )
 
 
-def table() -> str:
-    """All runs, and how often the range held the best epoch."""
-    rows = [row(spec) for spec in RUNS]
-    head = "| run | | trained on | held out | best epoch | range | holds it | verdict |\n" + "|---" * 8 + "|"
-    untouched = [held for spec, (_, held, _) in zip(RUNS, rows, strict=True) if not spec.tune]
+def as_good(base: Worth, worths: Sequence[Worth]) -> list[int]:
+    """The epochs that are as good as the best; the earliest of them is the oracle's best."""
+    found = scores(base, worths)
+    error = _error(worths[max(range(len(found)), key=lambda number: found[number])])
+    return [SCORED * (number + 1) for number, score in enumerate(found) if score >= max(found) - error]
+
+
+def _error(best: Worth) -> float:
+    """As :func:`tests.bench.sweet.oracle.best_of` takes it."""
+    variance = best.concept * (1 - best.concept) / 50 + best.obeys * (1 - best.obeys) / 48
+    return math.sqrt(max(variance, 1e-4)) / 3 / math.sqrt(3)
+
+
+def loss_end(base: Worth, worths: Sequence[Worth]) -> int:
+    """The last epoch whose loss on fresh pictures, smoothed over three, is as good as its bottom."""
+    losses = [worth.loss for worth in worths]
+    spans = [losses[max(0, number - 1) : number + 2] for number in range(len(losses))]
+    smooth = [statistics.fmean(span) for span in spans]
+    limit = min(smooth) + LOSS_FLAT * (base.loss - min(smooth))
+    return SCORED * (max(number for number, loss in enumerate(smooth) if loss <= limit) + 1)
+
+
+def judged() -> list[Judged]:
+    """Every run that has been recorded, in the order declared."""
+    return [judge(spec) for spec in RUNS if (RECORDED / f"{spec.name}.json").exists()]
+
+
+def ranges(runs: Sequence[Judged]) -> str:
+    """Where the best epoch is and what was recommended."""
+    head = "| run | trained on | held out | best epoch | range | holds it | look first at | verdict |"
+    lines = [head, "|---" * 8 + "|"]
+    for run in runs:
+        spec, advice = run.spec, run.advice
+        kind = f"{spec.pictures} pictures, rate {spec.rate:g}, rank {spec.rank}, {spec.schedule}"
+        cells = (
+            spec.name, kind, run.pictures, run.best, f"{advice.first} to {advice.last}",
+            "yes" if run.holds else "no", advice.best, f"{advice.verdict} ({advice.sure})",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    holding, span = sum(run.holds for run in runs), statistics.median(run.span for run in runs)
+    said = (
+        f"The range holds the best epoch in {holding} of {len(runs)} runs and spans {100 * span:.0f} % of the epochs"
+    )
+    return "\n".join([*lines, "", f"{said} (median)."])
+
+
+def stops(runs: Sequence[Judged]) -> str:
+    """When a run was first called over, against the end of the plateau."""
+    head = "| run | best epoch | plateau ends | by loss alone | first called over | that is |"
+    lines = [head, "|---" * 6 + "|"]
+    for run in runs:
+        over = run.over_at if run.over_at is not None else "never"
+        cells = (run.spec.name, run.best, run.plateau_end, run.loss_end, over, run.stop)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    calm = [run for run in runs if not run.spec.greedy]
+    greedy = [run for run in runs if run.spec.greedy]
+    wrong = sum(run.over_at is not None and run.over_at <= run.plateau_end for run in calm)
+    on_time = sum(run.over_at is not None and 0 <= run.over_at - run.plateau_end <= IN_TIME for run in greedy)
+    kinds = [run.stop for run in greedy]
     return "\n".join([
-        head, *(line for line, _, _ in rows), "",
-        f"The range holds the best epoch in {sum(held for _, held, _ in rows)} of {len(rows)} runs, in "
-        f"{sum(untouched)} of {len(untouched)} that no rule was tuned on. It spans "
-        f"{100 * statistics.median(span for _, _, span in rows):.0f} % of the epochs (median).",
+        *lines, "",
+        f"Calm runs called over before their plateau ended: {wrong} of {len(calm)}. Over-fitting runs called over "
+        f"within {IN_TIME} measurements of its end: {on_time} of {len(greedy)}; on the plateau, after the best: "
+        f"{kinds.count('on the plateau')}; before the best: {kinds.count('before the best')}; later or never: "
+        f"{sum(kind == 'never' or kind.endswith('too late') for kind in kinds)}.",
     ])  # fmt: skip
 
 
-def _measured(values: dict[str, Any]) -> Measured:
-    return Measured(**{name: _tuples(value) for name, value in values.items()})
+def tables() -> str:
+    """Both tables for either half of the runs."""
+    runs = judged()
+    halves = (
+        ("tuned on", [run for run in runs if run.spec.tune]),
+        ("untouched", [run for run in runs if not run.spec.tune]),
+    )
+    parts = [f"**{name}**\n\n{table(half)}" for table in (ranges, stops) for name, half in halves if half]
+    return "\n\n".join(parts)
+
+
+def measured_of(record: dict[str, Any]) -> list[Measured]:
+    """What a recorded run measured, the base first; sizes told early apart."""
+    found = [Measured(**{name: _tuples(value) for name, value in one.items()}) for one in record["measured"]]
+    return [one for one in found if one.train]
+
+
+def worths_of(record: dict[str, Any]) -> list[Worth]:
+    """What the oracle found, the base first."""
+    return [Worth(**one) for one in record["oracle"]]
 
 
 def _tuples(value: Any) -> Any:
@@ -56,6 +176,6 @@ def _tuples(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(tables())
     if len(sys.argv) > 1:
-        write_figures(Path(sys.argv[1]), "The sweet spot: recorded runs", table())
+        write_figures(Path(sys.argv[1]), "The sweet spot: recorded runs", tables())

@@ -1,0 +1,95 @@
+"""LoRA files of a run by the epochs they were saved at: what `kiln blend` and `kiln measure` take."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.errors import RunError
+from engine.events import Advised, Measured, replay
+from engine.files import RunFolder
+from engine.text import safe_text
+from tui.run_list import is_run, read_view
+
+Spans = tuple[tuple[int, int], ...]
+"""Ranges of epochs, both ends in them."""
+
+
+def epochs(text: str) -> Spans:
+    """Read ``20-27`` or ``5,8,20-27`` on a command line."""
+    spans = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not 0 < first <= last:
+            raise argparse.ArgumentTypeError(f"{safe_text(part, 40)}: give epochs such as 20-27 or 5,8,20-27")
+        spans.append((first, last))
+    return tuple(spans)
+
+
+def run_folder(path: Path) -> RunFolder:
+    """The run that lies in ``path``.
+
+    Raises:
+        RunError: none does.
+    """
+    if not is_run(path):
+        raise RunError(
+            "No run stands there", f"{safe_text(path)} holds no config.toml", "`kiln runs` lists the runs."
+        )
+    return RunFolder(path)
+
+
+def saved_epochs(folder: RunFolder) -> dict[int, Path]:
+    """Each epoch's LoRA file that stands, in the first of the run's layouts; the run's last file is its last epoch's.
+
+    Raises:
+        RunError: the run's events cannot be read.
+    """
+    found: dict[int, Path] = {}
+    view = read_view(folder.root)
+    for kinds in (("epoch", "candidate"), ("final",)):
+        for saved in view.checkpoints:
+            path = folder.root / Path(saved.path).name
+            if saved.kind in kinds and path.is_file():
+                found.setdefault(saved.epoch, path)
+    return dict(sorted(found.items()))
+
+
+def files_of(folder: RunFolder, spans: Spans) -> list[Path]:
+    """The files of the epochs in ``spans`` that were saved, in their order.
+
+    Raises:
+        RunError: a single epoch that is named, or every one of a range, has no file.
+    """
+    saved = saved_epochs(folder)
+    wanted: dict[int, Path] = {}
+    for first, last in spans:
+        some = {epoch: path for epoch, path in saved.items() if first <= epoch <= last}
+        if not some:
+            named = str(first) if first == last else f"{first} to {last}"
+            there = ", ".join(map(str, list(saved)[:40])) or "none"
+            raise RunError("No file of that epoch stands", f"epoch {named}; there are: {there}", "")
+        wanted |= some
+    return [path for _, path in sorted(wanted.items())]
+
+
+def recommended(folder: RunFolder) -> Spans:
+    """The range of epochs that the run's advisor told last; none where it told none."""
+    told = [entry.event for entry in replay(folder.events, Advised)] if folder.events.exists() else []
+    last = told[-1] if told else None
+    return ((last.first, last.last),) if isinstance(last, Advised) and last.best else ()
+
+
+def own_measurements(folder: RunFolder) -> list[Measured]:
+    """What the run measured, the newest of each step, oldest first."""
+    told = [entry.event for entry in replay(folder.events, Measured)] if folder.events.exists() else []
+    found = {one.step: one for one in told if isinstance(one, Measured) and one.train}
+    return [one for _, one in sorted(found.items())]
+
+
+def named(files: Sequence[Path], folder: RunFolder) -> list[Path]:
+    """Files as they were named on the command line: from here, else in the run's folder."""
+    return [path if path.exists() or path.is_absolute() else folder.root / path for path in files]
