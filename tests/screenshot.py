@@ -27,6 +27,7 @@ from engine.run import Run
 from profiles.machine import imagined_machine
 from profiles.starters import demo_config
 from tui.app import KilnApp
+from tui.screens.epochs import EpochsScreen
 from tui.screens.wizard import WizardScreen
 from tui.setup.folders import lay_out
 from tui.terminal.traits import Traits
@@ -82,7 +83,8 @@ async def drawn(app: KilnApp, pilot: Pilot[None]) -> str:
     for _ in range(25):
         await pilot.pause(0.2)
         svg = app.export_screenshot(title="kiln")
-        if WAITING not in svg and shows_concept(app.workplace.view):
+        read = not isinstance(app.screen, EpochsScreen) or app.screen.ready
+        if read and WAITING not in svg and shows_concept(app.workplace.view):
             break
     return svg
 

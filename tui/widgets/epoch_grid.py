@@ -195,7 +195,7 @@ class EpochGrid(DecodedPictures, can_focus=True):
         if how_to_draw(self.app)[0] is None:
             return "Pictures are off: images in the settings turns them on."
         if not shown.grid:
-            return NO_PICTURES
+            return NO_PICTURES if shown.version else " "  # a run that is being read may have some
         if shown.by_strength and shown.strengths in ([], [1.0]):
             drawn = ",".join(map(str, [epoch for epoch in shown.drawn if epoch][-3:])) or "4,8"
             folder = safe_text(os.path.relpath(shown.folder), 200)

@@ -145,6 +145,7 @@ class EpochPlot(Plot, can_focus=True):
         x_range = (0.0, last)
         if not self._lines:
             missing = "This was not measured here." if self.shown.is_measured else NOT_MEASURED
+            missing = missing if self.shown.version else ""
             return Chart((), x_range, (0, 1), empty=missing)
         import numpy as np
 

@@ -63,7 +63,7 @@ class EpochTable(CellWidget, can_focus=True):
         blank, head = self.rich_style, self.style_of("epochs--head")
         rows = self.shown.rows
         if not rows:
-            empty = "Nothing of this run yet: epochs appear as they end"
+            empty = "Nothing of this run yet: epochs appear as they end" if self.shown.version else ""
             return [strip_of([], width, blank), strip_of([("  " + empty, blank)], width, blank)]
         room = max(1, height - 1)
         at = self.shown.at
