@@ -88,7 +88,7 @@ class Advice:
         first, last: the recommended range of epochs; 0 while there is none.
         best: the one to look at first; 0 while there is none.
         over: the best epochs are over; training on only harms.
-        sure: "sure", "fairly sure" or "unsure".
+        sure: "fairly sure" or "unsure".
         reasons: why, in words.
         changes: what to change next time.
         measured: epochs that were measured, in order.
@@ -181,7 +181,8 @@ def _moving_mean(values: Sequence[float]) -> list[float]:
 def _by_held_out(held: Sequence[Measured], stop: StopConfig) -> Advice:
     epochs = tuple(one.epoch for one in held)
     pictures = min(len(one.held_out_pictures) for one in held)
-    sure = "sure" if pictures >= SURE_PICTURES else "fairly sure" if pictures >= FEW_PICTURES else "unsure"
+    # More than that is never claimed: docs/sweet-spot.md says how often it is right on untouched runs.
+    sure = "fairly sure" if pictures >= SURE_PICTURES else "unsure"
     doubts = [] if pictures >= FEW_PICTURES else [f"{_count(pictures, 'held-out picture')} cannot tell much."]
     if len(held) < FEWEST:
         return Advice("unclear", reasons=("Too few measurements yet.", *doubts))

@@ -8,6 +8,7 @@ import pytest
 
 from engine.training.advisor import advise
 from tests.bench.sweet import check, look
+from tests.bench.sweet.oracle import best_of
 
 RECORDED = sorted(check.RECORDED.glob("*.json"))
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sweet-spot.md"
@@ -22,6 +23,13 @@ def test_the_page_holds_the_tables_as_they_come_out():
 
 def test_every_recorded_run_is_declared():
     assert {path.stem for path in RECORDED} <= {spec.name for spec in check.RUNS}
+
+
+def test_the_best_is_the_oracles_own():
+    """The set of epochs that are as good is counted here again: its first is what the oracle itself calls best."""
+    for path in RECORDED:
+        base, *worths = check.worths_of(json.loads(path.read_text()))
+        assert check.as_good(base, worths)[0] == check.SCORED * (best_of(base, worths) + 1)
 
 
 def test_a_run_can_be_looked_at_in_plain_text():

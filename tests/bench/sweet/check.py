@@ -20,7 +20,7 @@ from typing import Any
 from engine.events import Measured
 from engine.training.advisor import Advice, advise
 from tests.bench.figures import write_figures
-from tests.bench.sweet.oracle import Worth, best_of, scores
+from tests.bench.sweet.oracle import Worth, scores
 from tests.bench.sweet.record import RECORDED
 from tests.bench.sweet.runs import RUNS, SCORED, Spec
 
@@ -32,16 +32,37 @@ LOSS_FLAT = 0.05
 
 @dataclass(frozen=True)
 class Judged:
-    """One recorded run: what the oracle says, what the advisor says at the end, and when it first says over."""
+    """One recorded run: what the oracle says, what the advisor says at the end, and when it first says over.
+
+    Attributes:
+        as_good: epochs that are as good as the best, by the oracle.
+        lost: what the epoch to look at first lacks in the oracle's score; the one scored before it if it has none.
+        loss_end: the last epoch as good as the best by the loss on fresh pictures alone.
+    """
 
     spec: Spec
     pictures: int
     epochs: int
-    best: int
-    plateau_end: int
+    as_good: tuple[int, ...]
+    lost: float
     loss_end: int
     advice: Advice
     over_at: int | None
+
+    @property
+    def best(self) -> int:
+        """The oracle's best epoch."""
+        return self.as_good[0]
+
+    @property
+    def plateau_end(self) -> int:
+        """The last epoch that is as good."""
+        return self.as_good[-1]
+
+    @property
+    def touches(self) -> bool:
+        """Whether the recommended range holds an epoch that is as good as the best."""
+        return any(self.advice.first <= epoch <= self.advice.last for epoch in self.as_good)
 
     @property
     def holds(self) -> bool:
@@ -68,15 +89,16 @@ def judge(spec: Spec) -> Judged:
     """A recorded run, replayed measurement by measurement."""
     record = json.loads((RECORDED / f"{spec.name}.json").read_text())
     found, (base, *worths) = measured_of(record), worths_of(record)
+    score, advice = scores(base, worths), advise(found)
     told = (one.epoch for end, one in enumerate(found, 1) if advise(found[:end]).over)
     return Judged(
         spec,
         len(found[-1].held_out_pictures),
         found[-1].epoch,
-        SCORED * (best_of(base, worths) + 1),
-        max(as_good(base, worths)),
+        tuple(as_good(base, worths)),
+        max(score) - score[max(0, advice.best // SCORED - 1)],
         loss_end(base, worths),
-        advise(found),
+        advice,
         next(told, None),
     )
 
@@ -121,10 +143,13 @@ def ranges(runs: Sequence[Judged]) -> str:
         )  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     holding, span = sum(run.holds for run in runs), statistics.median(run.span for run in runs)
-    said = (
-        f"The range holds the best epoch in {holding} of {len(runs)} runs and spans {100 * span:.0f} % of the epochs"
-    )
-    return "\n".join([*lines, "", f"{said} (median)."])
+    touching, lost = sum(run.touches for run in runs), statistics.fmean(run.lost for run in runs)
+    return "\n".join([
+        *lines, "",
+        f"The range holds the best epoch in {holding} of {len(runs)} runs, and one that is as good in {touching}. It "
+        f"spans {100 * span:.0f} % of the epochs (median). The epoch to look at first lacks {lost:.3f} of the best "
+        "score, on average.",
+    ])  # fmt: skip
 
 
 def stops(runs: Sequence[Judged]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from engine.config import CANDIDATES
 from engine.training.advisor import advise, on_disk
 from engine.training.shelf import Save, superfluous
-from tests.bench.sweet.check import _measured
+from tests.bench.sweet.check import measured_of
 from tests.bench.sweet.record import RECORDED
 
 CADENCES = (2, 5, 10, 0)
@@ -39,7 +39,7 @@ class Ended:
 def end_of(name: str, every: int, candidates: bool = True) -> Ended | None:
     """The recorded run ``name`` saved every so many epochs; None where nothing is ever recommended."""
     record = json.loads((RECORDED / f"{name}.json").read_text())
-    found = [one for one in map(_measured, record["measured"]) if one.train]
+    found = measured_of(record)
     saves: list[Save] = []
     most = 0
     for count, newest in enumerate(found, start=1):
