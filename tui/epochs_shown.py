@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -60,6 +61,8 @@ class Shown:
     Attributes:
         epochs: of all rows, rising.
         columns: epochs that have a picture at full strength, and those that have one at any, rising.
+        scored: for each kind of score the mean over an epoch's pictures, epoch by epoch.
+        copies: how many pictures of an epoch are nearly copies of training pictures; none is left out.
         nearest: for each prompt by its index, the training picture whose caption is nearest to it.
         at: the row that the cursor is on.
         prompt: the line of the grid that the cursor is on.
@@ -80,6 +83,8 @@ class Shown:
     prompts: tuple[Prompt, ...] = ()
     grid: Mapping[Cell, SampleSaved] = field(default_factory=dict)
     columns: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    scored: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()
+    copies: Mapping[int, int] = field(default_factory=dict)
     nearest: Mapping[int, Path] = field(default_factory=dict)
     judged: Judged = field(default_factory=Judged)
     files: frozenset[str] = frozenset()
@@ -150,7 +155,7 @@ def gather(view: RunView, folder: Path, judged: Judged, around: Around, before: 
     full = tuple(sorted({epoch for epoch, _, strength in grid if strength == 1.0}))
     shown = Shown(
         folder, folder.name, view.state, view.live, view.epochs, rows, advice, tuple(view.measured), prompts, grid,
-        (full, tuple(sorted({epoch for epoch, _, _ in grid}))),
+        (full, tuple(sorted({epoch for epoch, _, _ in grid}))), _scored(view), _copies(view),
         before.nearest if before is not None and same else nearest(prompts, around.captions),
         judged, around.files, version=next(_versions),
     )  # fmt: skip
@@ -161,6 +166,23 @@ def gather(view: RunView, folder: Path, judged: Judged, around: Around, before: 
         return replace(shown, untouched=False).at_epoch(before.epoch)
     last = shown.drawn or shown.epochs or (0,)
     return shown.at_epoch(judged.chosen or advice.best or last[-1])
+
+
+def _scored(view: RunView) -> tuple[tuple[str, tuple[tuple[int, float], ...]], ...]:
+    """Means by epoch of what pictures at full strength were scored."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for sample in view.samples:
+        if sample.strength == 1.0:
+            for name, value in view.scores.get(sample.path, {}).items():
+                found.setdefault(name, {}).setdefault(sample.epoch, []).append(value)
+    return tuple(
+        (name, tuple((epoch, fmean(values)) for epoch, values in sorted(by_epoch.items())))
+        for name, by_epoch in sorted(found.items())
+    )
+
+
+def _copies(view: RunView) -> dict[int, int]:
+    return dict(Counter(sample.epoch for sample in view.samples if sample.path in view.near_copies))
 
 
 def rejudged(shown: Shown, judged: Judged) -> Shown:
@@ -258,6 +280,7 @@ def told_row(shown: Shown, row: EpochRow) -> str:
     parts += ["taken along"] if shown.judged.chosen == row.epoch and row.epoch else []
     answers = (("recognisable", row.opinion.recognisable), ("obeys", row.opinion.obeys), ("clean", row.opinion.clean))
     parts += [f"{name}: {answer}" for name, answer in answers if answer]
+    parts += [f"{shown.copies[row.epoch]} nearly a copy of a training picture"] if row.epoch in shown.copies else []
     parts += [_fileless(shown, row)] if row.epoch and not shown.files_of(row) else []
     return ", ".join(parts)
 

@@ -6,12 +6,12 @@ words to use it by. No screen: `kiln use` and the epochs screen both call this.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from engine.errors import DiskError, EngineError, RunError
 from engine.files import atomic_path
@@ -20,10 +20,14 @@ from engine.text import safe_text
 from engine.training.advisor import Advice
 from tui.epochs import EpochRow
 from tui.judged import Judged
+from tui.usage_words import Usage, usages
 
 ENDING = ".safetensors"
 LONGEST_NAME = 200
-STRENGTH = 0.8
+STACKING = (
+    "With other LoRAs\n  Lower each to 0.5 to 0.7, and look at both alone and together: two that learned the same\n"
+    "  kind of thing (two faces, two styles) push each other away."
+)
 
 _USUAL = (
     ("ComfyUI", ("ComfyUI/models/loras", "comfyui/models/loras", "comfy/ComfyUI/models/loras")),
@@ -34,7 +38,6 @@ _USUAL = (
             "stable-diffusion-webui-reForge/models/Lora",
         ),
     ),
-    ("A1111", ("stable-diffusion-webui/models/Lora",)),
     ("SwarmUI", ("SwarmUI/Models/Lora",)),
     ("InvokeAI", ("invokeai/autoimport/lora",)),
 )  # fmt: skip
@@ -57,18 +60,26 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """How a LoRA file is used, program by program; plain text that has passed the gate."""
+class Use:
+    """How a file that was taken is used: first a remark, if there is one, then program by program."""
 
-    comfy: str
-    forge: str
-    diffusers: str
-    stacking: str
+    programs: tuple[Usage, ...]
+    remark: str = ""
 
     @property
     def text(self) -> str:
-        """All of it."""
-        return f"{self.comfy}\n\n{self.forge}\n\n{self.diffusers}\n\n{self.stacking}\n"
+        """All of it, to be shown or copied."""
+        parts = [self.remark] if self.remark else []
+        for one in self.programs:
+            snippet = "\n".join(f"    {line}".rstrip() for line in one.snippet.split("\n"))
+            parts.append(
+                f"{one.title}\n{fill(one.words, 84, initial_indent='  ', subsequent_indent='  ')}\n\n{snippet}"
+            )
+        return "\n\n".join((*parts, STACKING)) + "\n"
+
+    def snippet(self, title: str) -> str:
+        """What is to be copied for one program."""
+        return next(one.snippet for one in self.programs if one.title.startswith(title))
 
 
 def epoch_to_take(rows: Sequence[EpochRow], judged: Judged, advice: Advice) -> int:
@@ -173,7 +184,7 @@ def take(source: Path, folder: Path, name: str, replace: bool = False) -> Path:
     return target
 
 
-def usage(path: Path, trigger: str = "", variant: str = "dev", demo: bool = False) -> Usage:
+def use_of(path: Path, trigger: str = "", variant: str = "dev", demo: bool = False) -> Use:
     """How the file at ``path`` is used.
 
     Args:
@@ -182,54 +193,19 @@ def usage(path: Path, trigger: str = "", variant: str = "dev", demo: bool = Fals
         variant: of the model it was trained on.
         demo: it was trained on the demonstration's model, which no other program has.
     """
-    name, stem = safe_text(path.name, LONGEST_NAME), safe_text(path.name.removesuffix(ENDING), LONGEST_NAME)
-    word = safe_text(trigger, 200)
-    prompt = f"{word}, " if word else ""
-    said = f"The prompt has to hold the trigger word: {word}" if word else "It has no trigger word."
-    only = "This LoRA fits the demonstration's tiny model alone: `kiln sample` draws with it.\n\n" if demo else ""
-    comfy = (
-        f"{only}ComfyUI\n  node: LoraLoaderModelOnly (no text encoder was trained)\n  lora_name: {name}\n"
-        f"  strength_model: {STRENGTH} (try 0.6 to 1.0)\n  {said}\n  R in ComfyUI finds a file that is new."
-    )
-    forge = f"Forge, A1111\n  {prompt}<lora:{stem}:{STRENGTH}>"
-    stacking = (
-        "With other LoRAs\n  Lower each to 0.5 to 0.7, and look at both alone and together: two that learned the same"
-        " kind of thing\n  (two faces, two styles) push each other away."
-    )
-    return Usage(comfy, forge, "diffusers\n" + _indented(_code(path, word, variant)), stacking)
+    try:
+        layout = layout_of(path)
+    except EngineError:
+        layout = "kohya"
+    only = "This LoRA fits the demonstration's tiny model alone: `kiln sample` draws with it."
+    return Use(usages(path.name, layout, trigger, variant), only if demo else "")
 
 
 def layout_of(path: Path) -> str:
-    """ "kohya" or "diffusers", by the names of the file's tensors.
+    """One of :data:`tui.usage_words.LAYOUTS`, by the names of the file's tensors.
 
     Raises:
         EngineError: the file cannot be read.
     """
     names = read_header(path).tensors
     return "diffusers" if any(name.startswith("transformer.") for name in names) else "kohya"
-
-
-def _code(path: Path, trigger: str, variant: str) -> str:
-    schnell = variant.startswith("schnell")
-    base = f"black-forest-labs/FLUX.1-{'schnell' if schnell else 'dev'}"
-    steps = "num_inference_steps=4, guidance_scale=0.0" if schnell else "num_inference_steps=28, guidance_scale=3.5"
-    folder, name = json.dumps(safe_text(path.absolute().parent)), json.dumps(safe_text(path.name, LONGEST_NAME))
-    try:
-        layout = layout_of(path)
-    except EngineError:
-        layout = "kohya"
-    remark = "" if layout == "diffusers" else "# The file is in kohya's layout: diffusers converts it.\n"
-    return (
-        "import torch\nfrom diffusers import FluxPipeline\n\n"
-        f'base = "{base}"\n'
-        'pipe = FluxPipeline.from_pretrained(base, torch_dtype=torch.bfloat16).to("cuda")\n'
-        f"{remark}folder = {folder}\n"
-        f'pipe.load_lora_weights(folder, weight_name={name}, adapter_name="mine")\n'
-        f'pipe.set_adapters("mine", {STRENGTH})\n'
-        f"picture = pipe({json.dumps(f'{trigger} ...' if trigger else '...')}, {steps}).images[0]\n"
-        'picture.save("picture.png")'
-    )
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" if line else "" for line in text.split("\n"))

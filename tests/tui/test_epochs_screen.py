@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from watching import text_of, until
 
+from engine.commands import Command, Keep
 from engine.errors import DiskError
 from engine.events import CheckpointSaved, EpochDone, EventLog, SampleSaved
 from engine.files import RunFolder
@@ -30,6 +31,7 @@ from tui.screens.take import TakeDialog, UsageDialog
 from tui.screens.verdict import VerdictDialog
 from tui.settings import Settings
 from tui.terminal.traits import Traits
+from tui.watched import WatchedRun
 from tui.widgets.epoch_grid import EpochGrid
 from tui.widgets.epoch_plot import EpochPlot
 from tui.widgets.epoch_table import EpochTable
@@ -135,7 +137,8 @@ async def test_one_key_leads_through_the_curves(tmp_path: Path) -> None:
     async with opened(make_run(tmp_path)) as on:
         for title, legend in (
             ("Loss by noise level", "low noise"), ("Drift on ordinary prompts", "drift"),
-            ("Size of the update", "single"), ("Loss: lower is better", "held-out"),
+            ("Size of the update", "single"), ("What the pictures score", "No picture was scored"),
+            ("Loss: lower is better", "held-out"),
         ):  # fmt: skip
             await on.press("c")
             assert title in on.text and legend in on.text
@@ -389,6 +392,18 @@ async def test_without_pictures_nothing_is_compared(tmp_path: Path) -> None:
     async with opened(make_run(tmp_path), (80, 24), settings=Settings(images="off")) as on:
         await on.press("b", "enter", "tab", "tab")
         assert on.app.screen is on.screen and "Pictures are off" in on.words
+
+
+async def test_a_live_run_is_told_which_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Command] = []
+    monkeypatch.setattr(WatchedRun, "live", True)
+    monkeypatch.setattr(WatchedRun, "submit", lambda run, command: told.append(command))
+    root = make_run(tmp_path, ends=False)
+    write_judged(root, Judged().with_opinion(2, stars=1))
+    async with opened(root) as on:
+        assert told == [Keep((2,))], "what was starred before the run went on"
+        await on.press("G", "4", "5", "n", "x", "enter", "0")
+        assert told == [Keep((2,)), Keep((2, 12)), Keep((2,))]
 
 
 async def test_text_from_outside_is_shown_harmless(tmp_path: Path) -> None:

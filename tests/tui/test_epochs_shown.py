@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from made_epochs import PROMPTS, make_run
 
-from engine.events import Measured
+from engine.events import Measured, NearCopy
 from tui.epochs import Prompt
 from tui.epochs_shown import Around, Shown, gather, nearest, read_around, rejudged, told_row
 from tui.judged import Judged
 from tui.run_list import read_view
 from tui.widgets.epoch_grid import plan_for
-from tui.widgets.epoch_plot import MOST_LINES, lines_of
+from tui.widgets.epoch_plot import MOST_LINES, lines_of, score_lines
 
 
 @pytest.fixture
@@ -101,6 +101,22 @@ def test_drift_and_the_largest_updates_are_drawn_where_measured() -> None:
     assert lines_of(measured, 2)[0].y == (2.0,)
     assert [line.name for line in lines_of(measured, 3)] == ["k7", "k6", "k5", "k4"][:MOST_LINES]
     assert lines_of([Measured(2, 2)], 2) == lines_of([Measured(2, 2)], 3) == []
+
+
+def test_scores_are_means_of_an_epochs_pictures_and_copies_are_counted(shown: Shown) -> None:
+    view = read_view(shown.folder)
+    full = [sample for sample in view.samples if sample.strength == 1.0 and sample.epoch in (2, 4)]
+    view.samples = [replace(sample, path=f"{number}.png") for number, sample in enumerate(full)]
+    for number, sample in enumerate(view.samples):
+        view.scores[sample.path] = {"clip_image": 0.5 + 0.1 * (number % 3), "dino": 0.2}
+    view.near_copies["0.png"] = NearCopy("0.png", "a.png", 0.01)
+    after = gather(view, shown.folder, Judged(), Around(), None)
+    assert dict(after.copies) == {2: 1}
+    image, dino = score_lines(after.scored)
+    assert image.x == dino.x == (2.0, 4.0) and image.y == pytest.approx((0.6, 0.6)) and "CLIP" in image.name
+    row = next(row for row in after.rows if row.epoch == 2)
+    assert "1 nearly a copy of a training picture" in told_row(after, row)
+    assert score_lines(()) == []
 
 
 @pytest.mark.parametrize(("width", "height"), [(158, 24), (78, 18), (40, 10), (18, 3), (1, 1), (0, 0)])

@@ -20,7 +20,7 @@ from tui.taking import (
     found_targets,
     layout_of,
     take,
-    usage,
+    use_of,
     usual_name,
 )
 
@@ -114,20 +114,16 @@ def test_the_words_fit_layout_model_and_trigger(tmp_path: Path) -> None:
     kohya = lora_file(tmp_path / "cat.safetensors")
     other = lora_file(tmp_path / "cat.diffusers.safetensors", ["transformer.x.lora_A.weight"])
     assert (layout_of(kohya), layout_of(other)) == ("kohya", "diffusers")
-    told = usage(kohya, "zorple", "dev")
-    assert "LoraLoaderModelOnly" in told.comfy and "cat.safetensors" in told.comfy and "zorple" in told.comfy
-    assert "zorple, <lora:cat:0.8>" in told.forge
-    assert (
-        "FLUX.1-dev" in told.diffusers and "kohya" in told.diffusers and 'weight_name="cat.safetensors"' in told.text
-    )
-    assert "0.5 to 0.7" in told.stacking
-    schnell = usage(other, "", "schnell")
-    assert "FLUX.1-schnell" in schnell.diffusers and "num_inference_steps=4" in schnell.diffusers
-    assert "kohya" not in schnell.diffusers and "no trigger word" in schnell.comfy
-    code = told.diffusers.partition("\n")[2]
-    compile("\n".join(line[2:] for line in code.split("\n")), "usage", "exec")
-    assert "\x1b" not in usage(kohya, "zor\x1b[2Jple").text
-    assert usage(kohya, demo=True).comfy.startswith("This LoRA fits the demonstration's tiny model alone")
+    told = use_of(kohya, "zorple", "dev")
+    assert "LoraLoaderModelOnly" in told.text and "cat.safetensors" in told.text and "0.5 to 0.7" in told.text
+    assert told.snippet("Forge").startswith("<lora:cat:0.8> zorple, ")
+    assert "FLUX.1-dev" in told.snippet("diffusers")
+    compile(told.snippet("diffusers"), "usage", "exec")
+    schnell = use_of(other, "", "schnell")
+    assert "FLUX.1-schnell" in schnell.snippet("diffusers") and "diffusers layout" in schnell.text
+    assert max(map(len, told.text.split("\n"))) < 110
+    assert "\x1b" not in use_of(kohya, "zor\x1b[2Jple").text
+    assert use_of(kohya, demo=True).text.startswith("This LoRA fits the demonstration's tiny model alone")
 
 
 def test_the_command_line_takes_an_epoch_and_remembers_it(

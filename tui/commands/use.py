@@ -21,7 +21,7 @@ from tui.judged import read_judged, write_judged
 from tui.opening import RUN_FOLDERS
 from tui.places import is_shipped
 from tui.run_list import find_run, read_view
-from tui.taking import epoch_to_take, file_of, found_targets, take, usage, usual_name
+from tui.taking import epoch_to_take, file_of, found_targets, take, use_of, usual_name
 
 
 def add_parser(subparsers: Any) -> None:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         for target in found_targets(Path.home(), hints):
             print(f"  --to {safe_text(target.folder)} copies it to {target.program}")
         print()
-    print(usage(path, trigger, view.variant, demo).text, end="")
+    print(use_of(path, trigger, view.variant, demo).text, end="")
     return FINISHED
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.widgets import Input
 
+from engine.commands import Keep
 from engine.errors import EngineError
 from tui.aside import aside
 from tui.blind import candidates, pairings
@@ -20,12 +22,18 @@ from tui.epochs_shown import rejudged
 from tui.judged import MOST_STARS, QUESTIONS, Judged, Opinion, write_judged
 from tui.places import is_shipped
 from tui.screens.epochs_moving import EpochsMoving
-from tui.taking import NameTaken, file_of, found_targets, take, usage, usual_name
+from tui.taking import NameTaken, file_of, found_targets, take, use_of, usual_name
 from tui.widgets.preview import how_to_draw
+
+if TYPE_CHECKING:
+    from tui.app import KilnApp
 
 
 class EpochsScreen(EpochsMoving):
     """The screen and all its keys do."""
+
+    _protected: tuple[int, ...] = ()
+    """Epochs that the live run was told to keep last."""
 
     def judge(self, judged: Judged) -> None:
         """Take other opinions, draw them and keep them: the one way that any of them changes."""
@@ -33,6 +41,21 @@ class EpochsScreen(EpochsMoving):
         self.shown = rejudged(self.shown, judged)
         self.draw()
         self._keep(judged)
+        self._protect(judged)
+
+    def renew(self) -> None:
+        """Draw the run as it is now; one that is live is told of the stars it had before."""
+        super().renew()
+        if self.judged is not None:
+            self._protect(self.judged)
+
+    def _protect(self, judged: Judged) -> None:
+        """Have a live run keep the files of epochs with stars, and of the one taken along."""
+        kept = tuple(sorted({epoch for epoch, opinion in judged.epochs.items() if opinion.stars} | {judged.chosen}))
+        kept = tuple(epoch for epoch in kept if epoch)
+        if self.run.live and kept != self._protected:
+            self._protected = kept
+            self.run.submit(Keep(kept))
 
     @work(group="keep")
     async def _keep(self, judged: Judged) -> None:
@@ -110,7 +133,7 @@ class EpochsScreen(EpochsMoving):
         """Show two epochs: the marked one, else the advised, else the one before; and this."""
         from tui.screens.epoch_pair import PairScreen
 
-        if self._pictures_are_off():
+        if _pictures_are_off(self.app):
             return
         shown = replace(self.shown, by_strength=False)
         drawn = shown.drawn
@@ -122,13 +145,6 @@ class EpochsScreen(EpochsMoving):
             return
         self.app.push_screen(PairScreen(self.workplace, shown, others[0], here), self._compared)
 
-    def _pictures_are_off(self) -> bool:
-        """Whether pictures are not drawn at all, and said so."""
-        off = how_to_draw(self.app)[0] is None
-        if off:
-            self.app.say("Pictures are off: images in the settings turns them on")
-        return off
-
     def _compared(self, came: str | None) -> None:
         if came:
             epoch, prompt = came.split()
@@ -138,7 +154,7 @@ class EpochsScreen(EpochsMoving):
         """Compare pictures without knowing their epochs."""
         from tui.screens.blind import BlindScreen
 
-        if self._pictures_are_off() or self._opinion() is None or self.judged is None:
+        if _pictures_are_off(self.app) or self._opinion() is None or self.judged is None:
             return
         saved = [row.epoch for row in self.shown.rows if self.shown.files_of(row)]
         epochs = candidates(saved, self.shown.grid, self.shown.advice)
@@ -173,7 +189,7 @@ class EpochsScreen(EpochsMoving):
         config = self.around.config if self.around is not None else None
         trigger = config.dataset.captions.trigger_word if config is not None else ""
         demo = config is not None and is_shipped(config.model.transformer)
-        told = await aside(self, self._pool, usage, path, trigger, self.run.view.variant, demo)
+        told = await aside(self, self._pool, use_of, path, trigger, self.run.view.variant, demo)
         self.app.push_screen(UsageDialog(epoch, path, path != source, told))
 
     async def _taken(self, source: Path, name: str) -> Path | None:
@@ -219,3 +235,11 @@ class EpochsScreen(EpochsMoving):
             self.action_zoom()
         else:
             self.dismiss(None)
+
+
+def _pictures_are_off(app: KilnApp) -> bool:
+    """Whether pictures are not drawn at all, and said so."""
+    off = how_to_draw(app)[0] is None
+    if off:
+        app.say("Pictures are off: images in the settings turns them on")
+    return off

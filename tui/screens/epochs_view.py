@@ -130,7 +130,8 @@ class EpochsView(Screen[str | None]):
         view = self.run.view
         newest = view.measured[-1].step if view.measured else -1
         seen = (
-            id(view), len(view.measured), newest, len(view.samples), len(view.checkpoints), view.state, view.epochs,
+            id(view), len(view.measured), newest, len(view.samples), len(view.checkpoints), len(view.scores),
+            len(view.near_copies), view.state, view.epochs,
         )  # fmt: skip
         if self.around is not None and seen != self._seen and (self.run.read or not view.live):
             self._seen = seen

@@ -19,7 +19,7 @@ from tui.keys.key import bindings
 from tui.safe import safe
 from tui.screens.dialogs import Dialog
 from tui.screens.pick import Offer, PickDialog
-from tui.taking import Target, Usage, checked_name
+from tui.taking import Target, Use, checked_name
 from tui.widgets.fields import Entry, PathSuggester
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ class UsageDialog(Dialog):
 
     BINDINGS = bindings(DIALOG_KEYS + USAGE_KEYS)
 
-    def __init__(self, epoch: int, path: Path, copied: bool, usage: Usage) -> None:
+    def __init__(self, epoch: int, path: Path, copied: bool, use: Use) -> None:
         super().__init__()
-        self._epoch, self._path, self._copied, self._usage = epoch, path, copied, usage
+        self._epoch, self._path, self._copied, self._use = epoch, path, copied, use
 
     def compose(self) -> ComposeResult:
         """Where it is, the ways to use it, what the keys do."""
@@ -101,7 +101,7 @@ class UsageDialog(Dialog):
             yield Static(safe(done), classes="title")
             yield Static(safe(safe_text(self._path, 400)), classes="detail")
             with VerticalScroll(classes="text"):
-                yield Static(safe(self._usage.text, 4000, newlines=True))
+                yield Static(safe(self._use.text, 6000, newlines=True))
             yield Static(safe("y copies all, f Forge's line, d the code, p the path; esc closes"), classes="foot")
 
     def on_mount(self) -> None:
@@ -110,11 +110,10 @@ class UsageDialog(Dialog):
 
     def action_copy(self, what: str) -> None:
         """Copy a part to the clipboard."""
-        usage = self._usage
         parts = {
-            "text": (usage.text, "all of it"),
-            "forge": (usage.forge.partition("\n")[2].strip(), "Forge's line"),
-            "diffusers": (usage.diffusers.partition("\n")[2].replace("\n  ", "\n").strip(), "the code"),
+            "text": (self._use.text, "all of it"),
+            "forge": (self._use.snippet("Forge"), "Forge's line"),
+            "diffusers": (self._use.snippet("diffusers"), "the code"),
             "path": (str(self._path), "the path"),
         }
         cast("Habits", self.app).copy_words(*parts[what])

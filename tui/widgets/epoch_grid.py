@@ -210,7 +210,7 @@ class EpochGrid(DecodedPictures, can_focus=True):
         runs = [("training"[: plan.columns].center(plan.columns) + " ", head)] if plan.trained else []
         column = self._column
         for number, epoch in enumerate(self.shown.drawn[self._left : self._left + plan.across], self._left):
-            name = "base" if epoch == 0 else f"e{epoch}"
+            name = ("base" if epoch == 0 else f"e{epoch}") + ("!" if epoch in self.shown.copies else "")
             name = f"[{name}]" if number == column else name
             runs.append((name.center(plan.columns) + " ", mark if number == column else head))
         return strip_of(runs, width, self.rich_style)

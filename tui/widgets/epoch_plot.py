@@ -18,17 +18,19 @@ from textual.events import Click
 from textual.strip import Strip
 
 from engine.events import BANDS, Measured
+from engine.text import safe_text
 from tui.epochs_shown import Shown
 from tui.widgets.cells import Run, strip_of, wrap
 from tui.widgets.epoch_table import EpochChosen
 from tui.widgets.plot import LABEL_WIDTH, Chart, Curve, Mark, Plot
 
-SIGNALS = ("loss", "by noise level", "drift", "update by layer")
+SIGNALS = ("loss", "by noise level", "drift", "update by layer", "scores")
 TITLES = (
     "Loss: lower is better",
     "Loss by noise level, % of the first measurement",
     "Drift on ordinary prompts, %",
     "Size of the update, by kind of layer",
+    "What the pictures score: higher is more alike",
 )
 MOST_LINES = 4
 """Kinds of layer drawn: those with the largest updates."""
@@ -36,6 +38,9 @@ MOST_LINES = 4
 NOT_MEASURED = (
     "Nothing was measured in this run. In its configuration, [validation] every_epochs = "
     '"auto" measures at the end of epochs; pictures and stars work without.'
+)
+NOT_SCORED = (
+    "No picture was scored. In a run's configuration, score_clip or score_dino of [sampling] names what does."
 )
 STYLES = ("plot--line", "plot--second", "plot--third", "plot--fourth")
 
@@ -69,6 +74,19 @@ def _course(name: str, points: Sequence[tuple[float, float]], style: str, joined
         return []
     x, y = zip(*points, strict=True)
     return [Line(name, tuple(map(float, x)), tuple(map(float, y)), style, joined)]
+
+
+def score_lines(scored: Sequence[tuple[str, Sequence[tuple[int, float]]]]) -> list[Line]:
+    """The courses of what pictures were scored."""
+    names = {
+        "clip_image": "like the training pictures (CLIP)",
+        "dino": "like them (DINO)",
+        "clip_text": "like the prompt",
+    }
+    found = []
+    for (name, points), style in zip(scored, STYLES, strict=False):
+        found += _course(names.get(name, safe_text(name, 40)), points, style)
+    return found
 
 
 def _losses(measured: Sequence[Measured]) -> list[Line]:
@@ -128,7 +146,8 @@ class EpochPlot(Plot, can_focus=True):
         made = (shown.version, shown.signal)
         if made != self._made:
             self._made = made
-            self._lines = lines_of(shown.measured, shown.signal)
+            scores = shown.signal == len(SIGNALS) - 1
+            self._lines = score_lines(shown.scored) if scores else lines_of(shown.measured, shown.signal)
             self._chart = self._charted()
         self.refresh()
 
@@ -145,6 +164,7 @@ class EpochPlot(Plot, can_focus=True):
         x_range = (0.0, last)
         if not self._lines:
             missing = "This was not measured here." if self.shown.is_measured else NOT_MEASURED
+            missing = NOT_SCORED if self.shown.signal == len(SIGNALS) - 1 else missing
             missing = missing if self.shown.version else ""
             return Chart((), x_range, (0, 1), empty=missing)
         import numpy as np
