@@ -166,16 +166,15 @@ class Trainer:
         if compute.is_main:
             self.keeper.room.begin(self.keeper.save_size())
             self.patience.persist(lambda: self.takes.begin(self.ledger.place.step))
-        order = prepared.order
         events.append(
             RunStarted(
                 name=self.folder.name,
                 folder=str(self.folder.root),
                 family=base.family.name,
                 variant=base.variant,
-                epochs=order.total_epochs,
-                steps=order.total_steps,
-                images=sum(not sample.regularization for sample in order.samples),
+                epochs=prepared.order.total_epochs,
+                steps=prepared.order.total_steps,
+                images=sum(not sample.regularization for sample in prepared.order.samples),
                 resumed_step=self.ledger.place.step,
             )
         )
