@@ -80,7 +80,9 @@ async def opened(
     root: Path, size: tuple[int, int] = (160, 45), utf8: bool = True, settings: Settings | None = None
 ) -> AsyncIterator[Opened]:
     """The screen on the run in ``root``, all read and drawn."""
-    app = KilnApp(Workplace(root.parents[1], settings), Traits(utf8=utf8))
+    place = Workplace(root.parents[1], settings)
+    place.session.offered = str(root)  # the workbench would ask about a run that broke off
+    app = KilnApp(place, Traits(utf8=utf8))
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.workbench is not None and app.workbench.feed is not None)
         screen = EpochsScreen(app.workplace, root)
