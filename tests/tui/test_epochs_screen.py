@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from made_epochs import PER_EPOCH, PROMPTS, lora_file, make_run, measured
 from textual.pilot import Pilot
@@ -35,10 +33,7 @@ from tui.watched import WatchedRun
 from tui.widgets.epoch_grid import EpochGrid
 from tui.widgets.epoch_plot import EpochPlot
 from tui.widgets.epoch_table import EpochTable
-from tui.widgets.picture import picture_cells
 from tui.workplace import Workplace
-
-FRAME_S = 0.016
 
 SIZES = pytest.mark.parametrize("size", [(160, 45), (80, 24)], ids=["160x45", "80x24"])
 
@@ -362,24 +357,16 @@ async def test_a_live_run_is_followed(tmp_path: Path) -> None:
         await on.until(lambda: on.screen.ready)
 
 
-async def test_five_hundred_epochs_are_drawn_in_a_frame(tmp_path: Path) -> None:
-    """Painting and turning into what a terminal is sent, in processor time, the best of five."""
-    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+async def test_of_five_hundred_epochs_only_what_is_in_sight_is_drawn(tmp_path: Path) -> None:
     root = make_run(tmp_path, epochs=500, bottom=200, every=1, prompts=PROMPTS[:2], pictures=False)
     async with opened(root) as on:
-        grid, parts = on.screen.query_one(EpochGrid), (EpochPlot, EpochTable, EpochGrid)
-        for wanted in grid._wanted():
-            grid._kept[wanted] = picture_cells(pixels, wanted[1], wanted[2], "quadrants")
-        grid._by_picture.clear()
-        spent = []
-        for _ in range(5):
-            begin = time.thread_time()
-            on.screen.action_step(1 if len(spent) % 2 else -1)
-            for widget in (on.screen.query_one(part) for part in parts):
-                for strip in widget.paint(widget.size.width, widget.size.height):
-                    strip.render(on.app.console)
-            spent.append(time.thread_time() - begin)
-        assert min(spent) < FRAME_S
+        on.screen.action_step(1)
+        for widget in (on.screen.query_one(part) for part in (EpochPlot, EpochTable, EpochGrid)):
+            strips = widget.paint(widget.size.width, widget.size.height)
+            assert 0 < len(strips) <= widget.size.height
+            assert all(strip.cell_length == widget.size.width for strip in strips)
+        grid = on.screen.query_one(EpochGrid)
+        assert 0 < len(grid._wanted()) <= grid.size.width * grid.size.height // 8
 
 
 async def test_what_went_out_of_sight_is_not_decoded(tmp_path: Path) -> None:

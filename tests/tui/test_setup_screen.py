@@ -308,14 +308,14 @@ async def test_prompts_are_written_from_the_captions(work: Path) -> None:
     async with app.run_test(size=(160, 45)) as pilot:
         screen = await opened(pilot, "ctrl+n")
         before = screen.form.values["prompts"]
-        await pilot.press("f8")
+        await pilot.press("f9")
         await pilot.pause()
         assert screen.form.values["prompts"] == before  # no pictures yet
         pictures(work / "image", 5)
         screen.form.values |= {"folder": "image", "trigger": "zorple"}
         screen.refill()
         await until(pilot, lambda: isinstance(screen.scan, Scan) and not screen.busy)
-        await pilot.press("f8")
+        await pilot.press("f9")
         await until(pilot, lambda: screen.form.values["prompts"] != before)
         assert screen.checked.config is not None
         kinds = [one.kind for one in screen.checked.config.sampling.prompts]

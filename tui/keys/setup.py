@@ -19,8 +19,8 @@ SETUP_KEYS: tuple[Key, ...] = (
         "Setup", "F6", True,
     ),
     Key(
-        "setup.prompts", "f8", "prompts", "Prompts", "Write sample prompts from the captions of the dataset folder",
-        "Setup", "F8",
+        "setup.prompts", "f9", "prompts", "Prompts", "Write sample prompts from the captions of the dataset folder",
+        "Setup", "F9",
     ),
     Key("setup.anew", "ctrl+n", "anew", "Anew", "Forget what is typed and begin anew", "Setup", "^n"),
     Key("setup.next_problem", "f7", "problem", "Problem", "Go to the next field to mend", "Setup", "F7"),

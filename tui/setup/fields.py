@@ -134,7 +134,7 @@ GROUPS: tuple[Group, ...] = (
             "Factors on the LoRA; each prompt is drawn at each: 0.6, 0.8, 1",
         ),
         Field(
-            "prompts", "Prompts", "lines", "", "One sample a line; {trigger} becomes the trigger word. F8 writes some"
+            "prompts", "Prompts", "lines", "", "One sample a line; {trigger} becomes the trigger word. F9 writes some"
         ),
     )),
     Group("Run", (
