@@ -11,7 +11,8 @@ from engine.errors import RunError
 from engine.events import Advised, Measured, replay
 from engine.files import RunFolder
 from engine.text import safe_text
-from tui.run_list import is_run, read_view
+from tui.opening import RUN_FOLDERS
+from tui.run_list import find_run, read_view
 
 Spans = tuple[tuple[int, int], ...]
 """Ranges of epochs, both ends in them."""
@@ -29,17 +30,13 @@ def epochs(text: str) -> Spans:
     return tuple(spans)
 
 
-def run_folder(path: Path) -> RunFolder:
-    """The run that lies in ``path``.
+def run_folder(name: str) -> RunFolder:
+    """The run of that name in the usual places, or the one that lies there.
 
     Raises:
-        RunError: none does.
+        RunError: there is none.
     """
-    if not is_run(path):
-        raise RunError(
-            "No run stands there", f"{safe_text(path)} holds no config.toml", "`kiln runs` lists the runs."
-        )
-    return RunFolder(path)
+    return RunFolder(find_run([Path(place) for place in RUN_FOLDERS], name))
 
 
 def saved_epochs(folder: RunFolder) -> dict[int, Path]:

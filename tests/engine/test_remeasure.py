@@ -77,7 +77,7 @@ def test_a_run_that_measured_nothing_has_nothing_to_compare_with(trained, tmp_pa
     assert main(["measure", str(place.root), "--lora", str(folder.lora(2, 0, "epoch"))]) != 0
     assert "measures nothing" in capfd.readouterr().err
     assert main(["measure", str(place.root)]) != 0 and "no LoRA yet" in capfd.readouterr().err
-    assert main(["measure", str(tmp_path)]) != 0 and "No run stands there" in capfd.readouterr().err
+    assert main(["measure", str(tmp_path)]) != 0 and "There is no such run" in capfd.readouterr().err
 
 
 def test_a_blend_is_made_and_measured_from_the_command_line(trained, capfd):

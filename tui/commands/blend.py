@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "blend", help="average the LoRA files of several epochs", description=__doc__
     )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or its name")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--epochs", type=epochs, metavar="20-27", help="those that were saved, such as 5,8,20-27")
     which.add_argument("--files", type=Path, nargs="+", metavar="FILE", help="LoRA files on the same layers")

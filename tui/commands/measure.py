@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "measure", help="measure LoRA files as their run measured itself", description=__doc__
     )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or its name")
     parser.add_argument(
         "--lora", type=Path, action="append", default=[], metavar="FILE", help="may be given several times"
     )
