@@ -44,7 +44,7 @@ FALLING = (0.5, 0.42, 0.38, 0.36, 0.35, 0.36, 0.38, 0.4, 0.42)
 DEEPER = (0.5, 0.4, 0.35, 0.32, 0.3, 0.31, 0.33, 0.36, 0.4)
 
 
-def measured(epoch: int, loss: float, pictures: int = 4, seeds: int = 2) -> Measured:
+def measured(epoch: int, loss: float, pictures: int = 6, seeds: int = 2) -> Measured:
     by_picture = tuple(loss + 0.01 * number for number in range(pictures))
     return Measured(10 * epoch, epoch, (loss,) * seeds, (loss,) * 3, by_picture, drift=0.01 * epoch)
 
@@ -104,7 +104,7 @@ def test_the_better_run_comes_first_and_only_what_differs_is_told(pair: list[Pat
 @pytest.mark.parametrize(
     ("losses", "more", "settings", "why"),
     [
-        (DEEPER, {"pictures": 3}, {}, "measured on 4 held-out pictures and on 3"),
+        (DEEPER, {"pictures": 3}, {}, "measured on 6 held-out pictures and on 3"),
         (DEEPER, {"seeds": 1}, {}, "measured on 2 held-out noise seeds and on 1"),
         (DEEPER, {}, {"seed": 7}, "the noise is another (seed 42 and 7)"),
         (DEEPER, {}, {"validation__sigmas": (0.2, 0.5)}, "other noise levels"),

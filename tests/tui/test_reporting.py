@@ -126,7 +126,7 @@ def test_what_has_to_be_decided_between_comes_first(tmp_path: Path) -> None:
     with Decoder() as decoder:
         facts = read_facts(made_run(tmp_path / "runs", judged=judged), decoder)
     assert facts.epochs == [0, 3, 6, 9, 12] and facts.is_advised(6)
-    assert by_weight(facts) == [0, 3, 12, 6, 9], "base, chosen, last, advised, judged"
+    assert by_weight(facts) == [0, 3, 6, 12, 9], "base, chosen, advised, last, judged"
 
 
 def test_the_picture_of_a_prompt_that_is_a_caption_stands_beside_it(tmp_path: Path) -> None:
