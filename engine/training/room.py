@@ -8,6 +8,7 @@ state and the error be written. Nothing is ever removed that the user did not ma
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -247,6 +248,8 @@ def sweep_folder(folder: RunFolder) -> None:
     for place in (folder.root, folder.samples):
         for left in place.glob(".*.part"):
             left.unlink(missing_ok=True)
+            if left.exists():  # the disk said that there is no such file
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(left))
 
 
 def removable(folder: RunFolder) -> list[tuple[Path, int]]:

@@ -14,7 +14,9 @@ from engine.files import RunFolder
 from engine.training.room import SWEEPS, Room, SaveSize
 
 
-def room_in(folder: Path, monkeypatch: pytest.MonkeyPatch, refusals: int) -> tuple[Room, EventLog]:
+def room_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, refusals: int, code: int = errno.EIO
+) -> tuple[Room, EventLog]:
     """A room that took its reserve, on a disk that refuses so many removals."""
     events = EventLog()
     (folder / "config.toml").touch()
@@ -26,7 +28,9 @@ def room_in(folder: Path, monkeypatch: pytest.MonkeyPatch, refusals: int) -> tup
     def unlink(path: Path, missing_ok: bool = False) -> None:
         if left[0]:
             left[0] -= 1
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            if missing_ok and code == errno.ENOENT:
+                return
+            raise OSError(code, os.strerror(code), str(path))
         real(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
@@ -34,8 +38,9 @@ def room_in(folder: Path, monkeypatch: pytest.MonkeyPatch, refusals: int) -> tup
     return room, events
 
 
-def test_a_refused_removal_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room, events = room_in(tmp_path, monkeypatch, SWEEPS - 1)
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOENT])
+def test_a_refused_removal_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    room, events = room_in(tmp_path, monkeypatch, SWEEPS - 1, code)
     room.close()
     assert list(tmp_path.glob(".*.part")) == []
     assert [e.event.text for e in events.since(0) if isinstance(e.event, Log) and "removed" in e.event.text] == []
