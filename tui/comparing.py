@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from engine.config import RunConfig, StopConfig
+from engine.config import RunConfig
 from engine.events import Measured
 from engine.text import safe_text
 from tui.epochs import advice_of
@@ -102,7 +102,7 @@ class Comparison:
 def compared(folder: Path, state: str, config: RunConfig | None, view: RunView, problem: str = "") -> Compared:
     """One run's side; ``problem`` says why there is no configuration."""
     held = [one for one in view.measured if one.held_out and math.isfinite(fmean(one.held_out))]
-    advice = advice_of(view, config.stop if config is not None else StopConfig()) if held else None
+    advice = advice_of(view, config.stop if config is not None else None) if held else None
     losses = [fmean(one.held_out) for one in held]
     at = next((one for one in reversed(held) if advice and advice.best and one.epoch == advice.best), None)
     if at is None and held:
@@ -182,16 +182,16 @@ def loss_points(view: RunView, points: int = CURVE_POINTS) -> Points:
     return tuple(float(pairs[int(place) - 1][0]) for place in places), tuple(losses)
 
 
-def flat(table: Any, key: str = "") -> dict[str, Any]:
-    """Values by dotted names; lists of plain values stay whole."""
+def flat(table: Any, key: str = "", start: int = 0) -> dict[str, Any]:
+    """Values by dotted names; lists of tables are numbered from ``start``, those of plain values stay whole."""
     items: Any = table.items() if isinstance(table, dict) else ()
-    if isinstance(table, list) and table and isinstance(table[0], dict):
-        items = enumerate(table)
+    if isinstance(table, list | tuple) and table and isinstance(table[0], dict):
+        items = enumerate(table, start)
     elif not isinstance(table, dict):
         return {key: table}
     found: dict[str, Any] = {}
     for name, value in items:
-        found |= flat(value, f"{key}.{name}" if key else str(name))
+        found |= flat(value, f"{key}.{name}" if key else str(name), start)
     return found
 
 

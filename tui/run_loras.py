@@ -18,12 +18,17 @@ Spans = tuple[tuple[int, int], ...]
 """Ranges of epochs, both ends in them."""
 
 
+def span(part: str) -> tuple[int, int]:
+    """The ends of ``20-27`` or ``5``; of anything else two that hold nothing between them."""
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
+    return (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+
+
 def epochs(text: str) -> Spans:
     """Read ``20-27`` or ``5,8,20-27`` on a command line."""
     spans = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        first, last = span(part)
         if not 0 < first <= last:
             raise argparse.ArgumentTypeError(f"{safe_text(part, 40)}: give epochs such as 20-27 or 5,8,20-27")
         spans.append((first, last))

@@ -17,6 +17,16 @@ from tui.themes import user_themes
 DETECTED = "damage was noticed"
 
 
+def _unless_aside(path: Path, found: Any, nothing: Any) -> Any:
+    """What was read, where the file was not set aside; else nothing may have been."""
+    aside = path.with_name(path.name + ".bad")
+    if not aside.exists():
+        return found
+    aside.unlink()
+    assert found == nothing
+    return DETECTED
+
+
 def make_session_file(folder: Path, which: int) -> Path:
     state = SessionState(pane="training", cursor=f"/a{which}.png", draft=Draft("/a.png", "a cat, é", "ab", 1, 2))
     state.drafts["/b.png"] = Draft("/b.png", "a dog")
@@ -25,13 +35,7 @@ def make_session_file(folder: Path, which: int) -> Path:
 
 
 def read_session_file(path: Path) -> Any:
-    found = load_session(path)
-    aside = path.with_name(path.name + ".bad")
-    if aside.exists():
-        aside.unlink()
-        assert found == SessionState()
-        return DETECTED
-    return found
+    return _unless_aside(path, load_session(path), SessionState())
 
 
 def make_judged_file(folder: Path, which: int) -> Path:
@@ -40,13 +44,7 @@ def make_judged_file(folder: Path, which: int) -> Path:
 
 
 def read_judged_file(path: Path) -> Any:
-    found = read_judged(path.parent)
-    aside = path.with_name(path.name + ".bad")
-    if aside.exists():
-        aside.unlink()
-        assert found == Judged()
-        return DETECTED
-    return found
+    return _unless_aside(path, read_judged(path.parent), Judged())
 
 
 def make_sweep_file(folder: Path, which: int) -> Path:

@@ -27,6 +27,7 @@ from tui.epochs import advice_of, epoch_rows
 from tui.job import run_job
 from tui.judged import Judged
 from tui.run_list import read_view
+from tui.run_loras import span
 from tui.view import RunView
 
 
@@ -185,10 +186,10 @@ def _epochs(text: str) -> tuple[int, ...]:
         return ()
     numbers: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
-        if match is None or not int(match[1]) <= int(match[2] or match[1]) < int(match[1]) + 10_000:
+        first, last = span(part)
+        if not first <= last < first + 10_000:
             raise argparse.ArgumentTypeError("give epochs like 4,8,12 or 4-8, or all; 0 is the base model")
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        numbers += range(first, last + 1)
     return tuple(dict.fromkeys(numbers))
 
 

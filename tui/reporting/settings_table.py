@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from engine.config import RunConfig
+from tui.comparing import flat as by_name
 from tui.reporting.markup import Markup, element, section, table
 from tui.reporting.privacy import Shortener
 
@@ -45,7 +45,7 @@ def flat(config: RunConfig, shorten: Shortener) -> dict[str, str]:
     """Every setting by its dotted name, in words; paths by their last names."""
     return {
         name: _words(value, shorten)
-        for name, value in _flat(config.model_dump())
+        for name, value in by_name(config.model_dump(), start=1).items()
         if name.split(".")[0] not in LEFT_OUT
     }
 
@@ -69,18 +69,6 @@ def _is_table(kind: Any) -> bool:
 
 def _starred(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name)
-
-
-def _flat(table_: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table_.items():
-        name = f"{before}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
-            for number, each in enumerate(value, start=1):
-                yield from _flat(each, f"{name}.{number}.")
-        else:
-            yield name, value
 
 
 def _words(value: Any, shorten: Shortener) -> str:

@@ -22,7 +22,6 @@ from tui.reporting.several import runs_page
 MAX_MB = 25.0
 """Most that a page takes by default, in 1e6 bytes: what mail and forums still carry."""
 
-LEAST_MB = 1.0
 _TEXT_BYTES = 400_000
 """Kept for everything but pictures, and for the words around each of them."""
 
