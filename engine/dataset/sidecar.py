@@ -5,7 +5,10 @@ Plain TOML that can be read, edited and copied with the pictures::
     version = 1
 
     [pictures."portraits/anna 2.png"]
-    stars = 4
+    stars = 4                     # 1 to 5
+    exclude = true                # not trained on; the file stays where it is
+    repeats = 3                   # instead of the folder's
+    crop = [120, 40, 800, 1000]   # left, top, width, height in pixels, of the picture turned by its EXIF rotation
 
 A key is the picture's place below the folder, with ``/`` between its parts. Only what differs from the default is
 kept. The file is rewritten as a whole (comments in it are not kept); changes by others in the meantime are kept,
@@ -34,15 +37,24 @@ from engine.text import safe_text
 SIDECAR_NAME = "lorakiln-dataset.toml"
 MAX_SIDECAR_BYTES = 4 * 1024 * 1024
 MAX_STARS = 5
+MAX_REPEATS = 1000
 
-_HEAD = "# What lorakiln keeps about the pictures of this folder; `stars` goes from 1 to 5.\nversion = 1\n"
+Place = Annotated[int, Field(ge=0, le=2**20)]
+Extent = Annotated[int, Field(ge=1, le=2**20)]
+Crop = tuple[Place, Place, Extent, Extent]
+"""Left, top, width, height in pixels of the picture as it is shown: turned by its EXIF rotation."""
+
+_HEAD = "# What lorakiln keeps about the pictures of this folder: stars, exclude, repeats, crop.\nversion = 1\n"
 _ESCAPES = {ord(char): f"\\u{ord(char):04X}" for char in map(chr, (*range(32), 127))} | {34: '\\"', 92: "\\\\"}
 
 
 class PictureNotes(Part):
-    """What is kept about one picture."""
+    """What is kept about one picture; None stands for the default, and is not written."""
 
     stars: Annotated[int, Field(ge=1, le=MAX_STARS)] | None = None
+    exclude: bool | None = None
+    repeats: Annotated[int, Field(ge=1, le=MAX_REPEATS)] | None = None
+    crop: Crop | None = None
 
 
 class _File(Part):
@@ -55,29 +67,38 @@ class Sidecar:
     """The notes of one dataset folder, and the changes to them that are not saved yet."""
 
     pictures: Mapping[str, PictureNotes] = field(default_factory=dict)
-    changes: Mapping[str, PictureNotes] = field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """By picture, the notes to change and what to: others' changes of its other notes are kept."""
+
+    def of(self, name: str) -> PictureNotes:
+        """What is kept about the picture at ``name`` (see :func:`place_of`)."""
+        return _changed(self.pictures.get(name), self.changes.get(name, {}))
 
     def stars(self, name: str) -> int:
-        """Stars of the picture at ``name`` (see :func:`place_of`); 0 where it has none."""
-        notes = self.changes.get(name) or self.pictures.get(name)
-        return (notes.stars or 0) if notes else 0
+        """Stars of the picture at ``name``; 0 where it has none."""
+        return self.of(name).stars or 0
 
     def with_stars(self, name: str, stars: int) -> Sidecar:
-        """The same notes with ``stars`` for a picture, held between 0 (none) and 5.
+        """The same notes with ``stars`` for a picture, held between 0 (none) and 5."""
+        return self.with_notes(name, stars=max(0, min(stars, MAX_STARS)) or None)
+
+    def with_notes(self, name: str, **notes: object) -> Sidecar:
+        """The same notes with some of those of one picture changed; None takes one away.
 
         Raises:
             DatasetError: the picture's name is no valid text, so that no text file can hold it.
+            pydantic.ValidationError: a value that no picture can have.
         """
         try:
             name.encode()
         except UnicodeEncodeError as err:
             raise DatasetError(
-                "The picture cannot be rated",
+                "Nothing can be kept about the picture",
                 f"its name {safe_text(name)} is not valid UTF-8",
                 "Rename the picture.",
             ) from err
-        notes = PictureNotes(stars=max(0, min(stars, MAX_STARS)) or None)
-        return Sidecar(self.pictures, {**self.changes, name: notes})
+        PictureNotes.model_validate({**dict(self.of(name)), **notes})
+        return Sidecar(self.pictures, {**self.changes, name: {**self.changes.get(name, {}), **notes}})
 
     def save(self, folder: Path) -> Sidecar:
         """Put the changes into the folder's file and return the notes as they are then. Waits for the disk.
@@ -90,7 +111,8 @@ class Sidecar:
         if not self.changes:
             return self
         with alone_in(folder):
-            merged = {**load_sidecar(folder).pictures, **self.changes}
+            merged = dict(load_sidecar(folder).pictures)
+            merged |= {name: _changed(merged.get(name), notes) for name, notes in self.changes.items()}
             kept = {name: notes for name, notes in merged.items() if notes != PictureNotes()}
             atomic_write(folder / SIDECAR_NAME, _text(kept))
         return Sidecar(kept)
@@ -125,12 +147,23 @@ def load_sidecar(folder: Path) -> Sidecar:
 
 
 def _refusal(detail: str) -> DatasetError:
-    hint = f"Mend the lines, or move {SIDECAR_NAME} away: it holds ratings, neither pictures nor captions."
+    hint = f"Mend the lines, or move {SIDECAR_NAME} away: it holds notes, neither pictures nor captions."
     return DatasetError("The dataset's notes cannot be read", detail, hint)
+
+
+def _changed(notes: PictureNotes | None, changes: Mapping[str, object]) -> PictureNotes:
+    return PictureNotes.model_validate({**dict(notes or PictureNotes()), **changes})
 
 
 def _text(pictures: Mapping[str, PictureNotes]) -> str:
     parts = [_HEAD]
     for name in sorted(pictures, key=natural_key):
-        parts.append(f'\n[pictures."{name.translate(_ESCAPES)}"]\nstars = {pictures[name].stars}\n')
+        lines = [f"{key} = {_toml(value)}\n" for key, value in pictures[name] if value is not None]
+        parts.append(f'\n[pictures."{name.translate(_ESCAPES)}"]\n' + "".join(lines))
     return "".join(parts)
+
+
+def _toml(value: bool | int | tuple[int, ...]) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(list(value)) if isinstance(value, tuple) else str(value)

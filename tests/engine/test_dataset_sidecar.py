@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pocket import pictures
+from pydantic import ValidationError
 
 from engine.config import DatasetConfig
 from engine.dataset.decoder import Decoder
 from engine.dataset.scan import scan_dataset
-from engine.dataset.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, Sidecar, load_sidecar, place_of
+from engine.dataset.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, PictureNotes, Sidecar, load_sidecar, place_of
 from engine.errors import DatasetError, DiskError
 
 ODD = 'sub/a "b" \\ [x].png'
@@ -47,6 +48,27 @@ def test_saving_keeps_what_others_wrote_meanwhile(tmp_path: Path) -> None:
     first.with_stars("a.png", 5).save(tmp_path)
     merged = second.with_stars("b.png", 4).save(tmp_path)
     assert (merged.stars("a.png"), merged.stars("b.png")) == (5, 4) and merged == load_sidecar(tmp_path)
+
+
+def test_every_note_comes_back_and_none_takes_it_away(tmp_path: Path) -> None:
+    notes = Sidecar().with_notes("a.png", exclude=True, repeats=3, crop=(120, 40, 800, 1000), stars=2)
+    assert notes.save(tmp_path) == load_sidecar(tmp_path)
+    table = tomllib.loads((tmp_path / SIDECAR_NAME).read_text())
+    assert table["pictures"]["a.png"] == {"stars": 2, "exclude": True, "repeats": 3, "crop": [120, 40, 800, 1000]}
+    load_sidecar(tmp_path).with_notes("a.png", exclude=None, repeats=None, crop=None).save(tmp_path)
+    assert load_sidecar(tmp_path).of("a.png") == PictureNotes(stars=2)
+
+
+def test_two_notes_of_one_picture_by_two_writers_are_both_kept(tmp_path: Path) -> None:
+    first, second = load_sidecar(tmp_path), load_sidecar(tmp_path)
+    first.with_notes("a.png", exclude=True).save(tmp_path)
+    assert second.with_stars("a.png", 4).save(tmp_path).of("a.png") == PictureNotes(stars=4, exclude=True)
+
+
+@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"crop": (0, 0, 0, 5)}, {"crop": (1, 2, 3)}, {"stars": 6}])
+def test_a_note_that_no_picture_can_have_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Sidecar().with_notes("a.png", **wrong)
 
 
 def test_nothing_changed_writes_nothing(tmp_path: Path) -> None:
@@ -95,7 +117,7 @@ def test_a_file_in_another_encoding_or_no_file_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_name_that_no_text_can_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="cannot be rated"):
+    with pytest.raises(DatasetError, match="Nothing can be kept"):
         Sidecar().with_stars("\udcff.png", 3)
 
 
