@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.config import DatasetConfig, ModelConfig
 from engine.dataset.problems import Problem
-from engine.dataset.sidecar import MAX_STARS
+from engine.dataset.sidecar import MAX_STARS, PictureNotes
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount
 from tui.catalog_load import DatasetReader
 from tui.catalog_rows import SORTS, Row, places_of
@@ -33,7 +33,7 @@ class Catalog(CatalogThread):
         version: bumped by every change; screens poll it.
         state: ``empty``, ``scanning``, ``ready`` or ``failed``.
         error: why it failed.
-        failure: a rating that could not be written; whoever shows it sets it to None.
+        failure: a note about a picture that could not be written; whoever shows it sets it to None.
     """
 
     clip_limit = CLIP_LIMIT
@@ -119,7 +119,12 @@ class Catalog(CatalogThread):
             self._wake()
 
     def rate(self, row: Row, stars: int) -> bool:
-        """Give ``row`` stars, 0 to 5; the thread writes them to the folder's sidecar file.
+        """Give ``row`` stars, 0 to 5; as :meth:`note`."""
+        return self.note(row, stars=max(0, min(stars, MAX_STARS)) or None)
+
+    def note(self, row: Row, **notes: object) -> bool:
+        """Change some of the notes about ``row`` (see :class:`~engine.dataset.sidecar.PictureNotes`; None takes one
+        away): they show at once, the thread writes them to the folder's sidecar file.
 
         False, and nothing is done, for the pictures that are a part of the program. A row of a dataset that is not
         open any more is left as it is.
@@ -129,7 +134,8 @@ class Catalog(CatalogThread):
         with self._condition:
             reader = self._reader
             if reader is not None and row in reader.rows:
-                row.stars = max(0, min(stars, MAX_STARS))
-                self._ratings[row] = (reader, row.stars)
+                row.take_notes(PictureNotes.model_validate({**dict(row.notes), **notes}))
+                before = self._noted.get(row, (reader, {}))[1]
+                self._noted[row] = (reader, {**before, **notes})
                 self._wake()
         return True

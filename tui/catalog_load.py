@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from engine.config import DatasetConfig, ModelConfig
@@ -17,7 +17,7 @@ from engine.dataset.captions import final_caption
 from engine.dataset.decoder import Decoder
 from engine.dataset.problems import Problem, from_error
 from engine.dataset.scan import all_pairs
-from engine.dataset.sidecar import SIDECAR_NAME, Sidecar, load_sidecar, place_of
+from engine.dataset.sidecar import SIDECAR_NAME, PictureNotes, Sidecar, load_sidecar, place_of
 from engine.dataset.tokens import TokenCount, Tokenizer, count_tokens, load_tokenizers, t5_limit
 from engine.errors import DatasetError, EngineError, ModelFileError
 from tui.catalog_rows import Mark, Row, mark_of, prefixes_of, read_caption_of, row_of, take_info
@@ -76,7 +76,7 @@ class DatasetReader:
             DatasetError: the pictures' decoder does not start.
         """
         self._walk()
-        self._read_stars()
+        self._read_notes()
         self._tell()
         self._read_captions(self.rows)
         self._read_pictures(self.rows)
@@ -103,28 +103,28 @@ class DatasetReader:
             self._count(changed)
             self._tell()
 
-    def rate(self, ratings: Iterable[tuple[Row, int]]) -> None:
-        """Write stars to the folders' sidecar files.
+    def note(self, changes: Iterable[tuple[Row, Mapping[str, object]]]) -> None:
+        """Write notes about pictures to the folders' sidecar files.
 
         Raises:
             EngineError: one could not be written; its rows show again what stands there. The others are written.
         """
         failures: list[EngineError] = []
-        by_folder: dict[Path, list[tuple[Row, int]]] = {}
-        for row, stars in ratings:
-            by_folder.setdefault(self._folder_of(row.path), []).append((row, stars))
-        for folder, rated in by_folder.items():
+        by_folder: dict[Path, list[tuple[Row, Mapping[str, object]]]] = {}
+        for row, notes in changes:
+            by_folder.setdefault(self._folder_of(row.path), []).append((row, notes))
+        for folder, noted in by_folder.items():
             try:
                 sidecar = load_sidecar(folder)
-                for row, stars in rated:
-                    sidecar = sidecar.with_stars(place_of(row.path, folder), stars)
+                for row, notes in noted:
+                    sidecar = sidecar.with_notes(place_of(row.path, folder), **notes)
                 self._sidecars[folder] = sidecar.save(folder)
                 self._sidecar_marks[folder] = mark_of(folder / SIDECAR_NAME)
             except EngineError as err:
                 failures.append(err)
             now = self._sidecars.get(folder) or Sidecar()
-            for row, _ in rated:
-                row.stars = now.stars(place_of(row.path, folder))
+            for row, _ in noted:
+                row.take_notes(now.of(place_of(row.path, folder)))
         if failures:
             raise failures[0]
 
@@ -154,7 +154,7 @@ class DatasetReader:
         if rows != self.rows:
             self.rows = rows
 
-    def _read_stars(self) -> None:
+    def _read_notes(self) -> None:
         for folder in dict.fromkeys(folder.path for folder in self.dataset.folders):
             mark = mark_of(folder / SIDECAR_NAME)
             if folder in self._sidecars and mark == self._sidecar_marks.get(folder):
@@ -168,7 +168,7 @@ class DatasetReader:
         for row in self.rows:
             folder = self._folder_of(row.path)
             sidecar = self._sidecars.get(folder)
-            row.stars = sidecar.stars(place_of(row.path, folder)) if sidecar and sidecar.pictures else 0
+            row.take_notes(sidecar.of(place_of(row.path, folder)) if sidecar and sidecar.pictures else PictureNotes())
 
     def _read_captions(self, rows: Sequence[Row]) -> None:
         for some in self._pieces(rows, "reading captions"):

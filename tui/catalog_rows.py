@@ -20,6 +20,7 @@ from engine.dataset.pairs import Pair
 from engine.dataset.problems import Problem, from_error
 from engine.dataset.query import haystack, needles
 from engine.dataset.scan import caption_of, picture_warnings
+from engine.dataset.sidecar import PictureNotes
 from engine.errors import DatasetError
 from engine.text import safe_text
 
@@ -50,6 +51,20 @@ class Row:
     """CLIP tokens of the text trained on; None until counted."""
     t5: int | None = None
     stars: int = 0
+    excluded: bool = False
+    """The user keeps it out of training."""
+    own_repeats: int | None = None
+    """The user's repeats for this picture alone; None where the folder's count."""
+    crop: tuple[int, int, int, int] | None = None
+    """The user's crop: left, top, width, height in pixels of the turned picture."""
+    sharp: int | None = None
+    """How sharp it is among the dataset's pictures: a percentile, 0 the most blurred; None until looked at."""
+    twin: int = 0
+    """Which group of near duplicates it belongs to, counted from 1; 0 where it has none."""
+    edited: bool = False
+    """Its caption was changed in this workstation since the dataset was opened."""
+    loss: float | None = None
+    """Its loss at fixed noise as measured last; None where it was not."""
     problem: str = ""
     """What is wrong with it, safe to show; empty when nothing is."""
     severity: str = ""
@@ -73,6 +88,18 @@ class Row:
     """The text that ``clip`` and ``t5`` are of."""
     caption_problems: Sequence[Problem] = ()
     picture_problems: Sequence[Problem] = ()
+
+    @property
+    def notes(self) -> PictureNotes:
+        """What the folder's sidecar file says about the picture, or is about to say."""
+        return PictureNotes(
+            stars=self.stars or None, exclude=self.excluded or None, repeats=self.own_repeats, crop=self.crop
+        )
+
+    def take_notes(self, notes: PictureNotes) -> None:
+        """Show what the folder's sidecar file says about the picture."""
+        self.stars, self.excluded = notes.stars or 0, bool(notes.exclude)
+        self.own_repeats, self.crop = notes.repeats, notes.crop
 
     def judge(self) -> None:
         """Put problem, severity, code and hint together from what is wrong with picture and caption."""

@@ -47,7 +47,7 @@ class CatalogThread:
         self._reader: DatasetReader | None = None
         self._closed = False
         self._read_wanted = False
-        self._ratings: dict[Row, tuple[DatasetReader, int]] = {}
+        self._noted: dict[Row, tuple[DatasetReader, dict[str, object]]] = {}
         """With the reader whose row it is: another dataset may be open when the thread comes to it."""
         self._edited: dict[Row, None] = {}
         self._watched = 0.0
@@ -109,7 +109,7 @@ class CatalogThread:
 
     def _job(self) -> Callable[[], object] | None:
         """What there is to do; the condition is held."""
-        if self._ratings or self._edited:
+        if self._noted or self._edited:
             return self._serve
         if self._closed or self._reader is None:
             return None
@@ -126,21 +126,21 @@ class CatalogThread:
 
     def _go_on(self) -> bool:
         """Between two pieces of reading: serve the user; stop where other reading is wanted."""
-        if self._ratings or self._edited:
+        if self._noted or self._edited:
             self._serve()
         return not (self._closed or self._read_wanted)
 
     def _serve(self) -> None:
-        """Write the ratings, take up the edits."""
+        """Write the notes, take up the edits."""
         with self._condition:
             reader = self._reader
-            ratings, self._ratings = self._ratings, {}
+            noted, self._noted = self._noted, {}
             edited, self._edited = self._edited, {}
         if reader is None:
             return
-        for rated in dict.fromkeys(reader for reader, _ in ratings.values()):
+        for owner in dict.fromkeys(reader for reader, _ in noted.values()):
             try:
-                rated.rate((row, stars) for row, (owner, stars) in ratings.items() if owner is rated)
+                owner.note((row, notes) for row, (its, notes) in noted.items() if its is owner)
             except EngineError as err:
                 self.failure = err
         try:
