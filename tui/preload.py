@@ -24,6 +24,7 @@ LATER = (
     "tui.plan",
     "tui.reporting.writing",
     "tui.run_shelf",
+    "tui.screens.blend",
     "tui.screens.blind",
     "tui.screens.compare",
     "tui.screens.conflict",

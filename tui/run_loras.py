@@ -24,15 +24,32 @@ def span(part: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
 
 
-def epochs(text: str) -> Spans:
-    """Read ``20-27`` or ``5,8,20-27`` on a command line."""
+def spans_of(text: str) -> Spans:
+    """Read ``20-27`` or ``5,8,20-27``.
+
+    Raises:
+        RunError: it says no epochs.
+    """
     spans = []
     for part in text.split(","):
         first, last = span(part)
         if not 0 < first <= last:
-            raise argparse.ArgumentTypeError(f"{safe_text(part, 40)}: give epochs such as 20-27 or 5,8,20-27")
+            raise RunError("Which epochs?", f"{safe_text(part, 40)}: give epochs such as 20-27 or 5,8,20-27", "")
         spans.append((first, last))
     return tuple(spans)
+
+
+def epochs(text: str) -> Spans:
+    """As :func:`spans_of`, on a command line."""
+    try:
+        return spans_of(text)
+    except RunError as err:
+        raise argparse.ArgumentTypeError(err.detail) from err
+
+
+def spelled(spans: Sequence[tuple[int, int]]) -> str:
+    """What :func:`spans_of` reads."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def run_folder(name: str) -> RunFolder:
@@ -95,3 +112,13 @@ def own_measurements(folder: RunFolder) -> list[Measured]:
 def named(files: Sequence[Path], folder: RunFolder) -> list[Path]:
     """Files as they were named on the command line: from here, else in the run's folder."""
     return [path if path.exists() or path.is_absolute() else folder.root / path for path in files]
+
+
+def blend_name(folder: RunFolder, files: Sequence[Path]) -> Path:
+    """A name in the run's folder that tells the first and the last file blended, and is not taken."""
+    ends = [file.stem.removeprefix(folder.name).strip("-") or "final" for file in (files[0], files[-1])]
+    stem = f"{folder.name}-blend-{ends[0]}-{ends[1]}"
+    number = 1
+    while (path := folder.root / f"{stem}{f'-{number}' if number > 1 else ''}.safetensors").exists():
+        number += 1
+    return path
