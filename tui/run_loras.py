@@ -11,6 +11,8 @@ from engine.errors import RunError
 from engine.events import Advised, Measured, replay
 from engine.files import RunFolder
 from engine.text import safe_text
+from tui.epochs import advice_of, epoch_rows
+from tui.judged import Judged
 from tui.opening import RUN_FOLDERS
 from tui.run_list import find_run, read_view
 
@@ -62,19 +64,14 @@ def run_folder(name: str) -> RunFolder:
 
 
 def saved_epochs(folder: RunFolder) -> dict[int, Path]:
-    """Each epoch's LoRA file that stands, in the first of the run's layouts; the run's last file is its last epoch's.
+    """The LoRA file that stands for each epoch.
 
     Raises:
         RunError: the run's events cannot be read.
     """
-    found: dict[int, Path] = {}
     view = read_view(folder.root)
-    for kinds in (("epoch", "candidate"), ("final",)):
-        for saved in view.checkpoints:
-            path = folder.root / Path(saved.path).name
-            if saved.kind in kinds and path.is_file():
-                found.setdefault(saved.epoch, path)
-    return dict(sorted(found.items()))
+    rows = epoch_rows(view, folder.root, Judged(), advice_of(view))
+    return {row.epoch: path for row in rows if (path := row.lora) is not None}
 
 
 def files_of(folder: RunFolder, spans: Spans) -> list[Path]:
