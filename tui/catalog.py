@@ -9,6 +9,7 @@ reading, :mod:`tui.catalog_rows` the rows, :mod:`tui.catalog_thread` the thread.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config import DatasetConfig, ModelConfig
@@ -16,7 +17,7 @@ from engine.dataset.problems import Problem
 from engine.dataset.sidecar import MAX_STARS, PictureNotes
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount
 from tui.catalog_load import DatasetReader
-from tui.catalog_rows import SORTS, Row, places_of
+from tui.catalog_rows import SORTS, Row, matching, places_of
 from tui.catalog_thread import WATCHED_S, CatalogThread
 from tui.places import is_shipped
 
@@ -101,10 +102,9 @@ class Catalog(CatalogThread):
         """Places in ``rows`` of what ``text`` finds; see :mod:`engine.dataset.query`."""
         return places_of(self.rows, text, sort, descending)
 
-    def matching(self, text: str, sort: str = "name", descending: bool = False) -> tuple[list[Row], list[Row]]:
+    def matching(self, text: str, sort: str = "name", descending: bool = False) -> tuple[Sequence[Row], list[Row]]:
         """All rows, and those of them that ``text`` finds: of one moment."""
-        rows = self.rows
-        return rows, [rows[at] for at in places_of(rows, text, sort, descending)]
+        return matching(self.rows, text, sort, descending)
 
     def count(self, row: Row, text: str) -> TokenCount | None:
         """Tokens of ``text`` as the caption of ``row``, trigger word and all; None without tokenizers. Any thread."""

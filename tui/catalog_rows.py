@@ -65,6 +65,8 @@ class Row:
     """Its caption was changed in this workstation since the dataset was opened."""
     loss: float | None = None
     """Its loss at fixed noise as measured last; None where it was not."""
+    marked: bool = False
+    """The user marked it, to do something to several at once; as long as the dataset is open."""
     problem: str = ""
     """What is wrong with it, safe to show; empty when nothing is."""
     severity: str = ""
@@ -198,6 +200,13 @@ def places_of(rows: Sequence[Row], text: str, sort: str = "name", descending: bo
     known = [at for at in found if values[at] is not None]
     known.sort(key=values.__getitem__, reverse=descending)
     return known + [at for at in found if values[at] is None]
+
+
+def matching(
+    rows: Sequence[Row], text: str, sort: str = "name", descending: bool = False
+) -> tuple[Sequence[Row], list[Row]]:
+    """``rows``, and those of them that ``text`` finds."""
+    return rows, [rows[at] for at in places_of(rows, text, sort, descending)]
 
 
 def _tokens(row: Row) -> Any:

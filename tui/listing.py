@@ -24,6 +24,7 @@ class Listing:
         cursor: place of the current picture among them.
         chosen: the current picture; None while nothing is listed.
         longest: cells of the longest name of the whole dataset, so that columns stay where they are while filtering.
+        marked: how many pictures of the whole dataset are marked.
     """
 
     def __init__(self, catalog: Catalog, session: SessionState) -> None:
@@ -34,6 +35,9 @@ class Listing:
         self.cursor = 0
         self.chosen: Row | None = None
         self.longest = 0
+        self.marked = 0
+        self._anchor: Row | None = None
+        """The picture marked or unmarked last, where a range begins."""
         self._all: Sequence[Row] = ()
         self._filling = True
 
@@ -59,6 +63,7 @@ class Listing:
         self._all, found = self.catalog.matching(session.filter, session.sort, session.descending)
         if self._all is not before:
             self.longest = max((cell_len(row.name) for row in self._all), default=0)
+            self.marked = sum(row.marked for row in self._all)
         if keep and chosen is not None and chosen not in found and chosen in self._all:
             found.insert(min(self.cursor, len(found)), chosen)
         self.rows = found
@@ -76,6 +81,41 @@ class Listing:
         """List in another order."""
         self.session.sort, self.session.descending = sort, descending
         self.find()
+
+    def scope(self) -> tuple[list[Row], str]:
+        """What a command for several pictures is about, with the word for it: those marked, found or all."""
+        if self.marked:
+            return [row for row in self._all if row.marked], "marked"
+        return (list(self.rows), "found") if self.session.filter else (list(self._all), "all")
+
+    def mark(self, index: int) -> None:
+        """Mark the picture at ``index``, or take its mark away."""
+        if 0 <= index < len(self.rows):
+            self._anchor = row = self.rows[index]
+            row.marked = not row.marked
+            self.marked += 1 if row.marked else -1
+
+    def mark_range(self, index: int) -> None:
+        """As the picture marked or unmarked last, all from there to ``index``; without one this picture alone."""
+        if self._anchor is None or self._anchor not in self.rows:
+            self.mark(index)
+            return
+        first, last = sorted((self.rows.index(self._anchor), index))
+        self._mark_all(self.rows[first : last + 1], self._anchor.marked)
+
+    def mark_found(self) -> None:
+        """Mark everything that is listed."""
+        self._mark_all(self.rows, True)
+
+    def unmark(self) -> None:
+        """Take all marks away, also those of pictures that the filter hides."""
+        self._mark_all(self._all, False)
+        self._anchor = None
+
+    def _mark_all(self, rows: Sequence[Row], marked: bool) -> None:
+        for row in rows:
+            self.marked += marked - row.marked
+            row.marked = marked
 
     def next_problem(self, by: int) -> int | None:
         """Place of the next picture with something wrong, or the one before; round the end."""

@@ -433,3 +433,19 @@ async def test_a_note_without_room_keeps_the_remedy() -> None:
         note.tell("It cannot be read: " + "with many details " * 9, "error", "It cannot be read. Mend it.")
         assert "Mend it." in "".join(strip.text for strip in note.paint(38, 2))
         assert "many details" in "".join(strip.text for strip in note.paint(200, 2))
+
+
+async def test_marks_by_keys_and_mouse_are_counted_in_the_title(folder: Path) -> None:
+    async with pane(folder) as (app, pilot):
+        await pilot.press("m", "m", "j", "M")
+        assert "4 marked" in str(app.pane.border_title) and app.current == "img3.png"
+        assert [line[1] for line in lines(app)[:5]] == ["●", "●", "●", "●", " "]
+        await pilot.press("slash", "h", "o", "u", "s", "e", "enter", "ctrl+a")
+        assert "18 marked" in str(app.pane.border_title) and app.pane.listing.scope()[1] == "marked"
+        await pilot.press("escape", "U")
+        assert "marked" not in str(app.pane.border_title)
+        await pilot.click(app.pane.table, offset=(0, 2))
+        await pilot.click(app.pane.table, offset=(9, 4), shift=True)
+        assert [row.name for row in app.pane.listing.scope()[0]] == ["img2.png", "img3.png", "img4.png"]
+        await pilot.click(app.pane.table, offset=(9, 3), control=True)
+        assert app.pane.listing.marked == 2 and app.current == "img3.png"

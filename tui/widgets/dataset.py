@@ -7,7 +7,6 @@ caption is to be edited.
 
 from __future__ import annotations
 
-import os
 from typing import Any, ClassVar, Self
 
 from textual.app import ComposeResult
@@ -25,6 +24,7 @@ from tui.session import SessionState
 from tui.widgets import dataset_actions
 from tui.widgets.dataset_actions import DatasetActions
 from tui.widgets.dataset_table import DatasetHeader, DatasetNote, DatasetTable
+from tui.widgets.dataset_words import ProblemCounts, hint_of, note_of, title_of
 
 POLL_S = 0.2
 LONGEST_FILTER = 200
@@ -102,6 +102,7 @@ class DatasetPane(DatasetActions):
         super().__init__(id=id, classes="pane")
         self.catalog, self.session = catalog, session
         self.listing = Listing(catalog, session)
+        self._counts = ProblemCounts(catalog)
         self._told: Row | None = None
         self._seen: object = None
         self._able = False, False
@@ -156,13 +157,14 @@ class DatasetPane(DatasetActions):
     def show(self) -> None:
         """Draw what the listing holds now; tell of another current picture."""
         listing, table = self.listing, self.table
-        table.limits, table.edited, table.hint = listing.limits, self.session.edited, self._hint()
+        table.limits, table.edited = listing.limits, self.session.edited
+        table.hint = hint_of(self.catalog)
         table.tokens, table.longest = not self.catalog.tokenizer_problem, listing.longest
         table.show(listing.rows, listing.cursor)
         order = self.session.sort, self.session.descending
         self.query_one(DatasetHeader).show_order(*order, table.tokens, table.longest)
         self._show_titles()
-        self._show_note()
+        self.query_one(DatasetNote).tell(*note_of(listing))
         able = bool(self.catalog.rows), bool(self.session.filter)
         if able != self._able:
             self._able = able
@@ -218,60 +220,18 @@ class DatasetPane(DatasetActions):
         if event.twice:
             self.action_edit()
 
+    def on_dataset_table_marked(self, event: DatasetTable.Marked) -> None:
+        """The mouse marks."""
+        event.stop()
+        self.mark_by_mouse(event.index, event.through)
+
     def _show_titles(self) -> None:
-        total, listed = len(self.catalog.rows), len(self.listing.rows)
-        count = f"{listed:,}/{total:,}" if self.session.filter else f"{total:,}"
         hidden = self.session.sort not in [column.key for column in self.table.columns]
-        order = f" by {self.session.sort}" if hidden else ""
-        title = f"1 Dataset {count}{order}" if total else "1 Dataset"
-        counts = {"error": 0, "warning": 0}
-        for row in self.catalog.rows:
-            if row.severity:
-                counts[row.severity] += 1
-        told = [f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number]
-        titles = title, self.catalog.stage or ", ".join(told)
+        told = self._counts.told()
+        titles = title_of(self.listing, hidden), self.catalog.stage or told
         if titles != self._titles:  # setting them repaints the pane
             self._titles = titles
             self.border_title, self.border_subtitle = map(safe, titles)
         # Where nothing is listed the table itself says what is wrong.
         noted = bool(self.catalog.rows) and bool(told or self.catalog.problems or self.catalog.error)
         self.set_class(noted, "-noted")
-
-    def _show_note(self) -> None:
-        note, row = self.query_one(DatasetNote), self.listing.chosen
-        if row is not None and row.severity:
-            # The remedy counts most; of a caption the whole error stands under it.
-            shorter = f"{row.problem.partition(':')[0]}. {row.hint}"
-            note.tell(shorter if row.code == "caption" else f"{row.problem}. {row.hint}", row.severity, shorter)
-        elif self.catalog.error is not None and row is not None:
-            error = self.catalog.error
-            note.tell(safe_text(f"{error.title}: {error.detail} {error.hint}"), "error")
-        elif row is not None and row.t5 is not None and row.t5 > self.catalog.t5_limit:
-            over = f"{row.t5} T5 tokens; what follows token {self.catalog.t5_limit} is not read"
-            note.tell(f"The caption has {over}", "warning")
-        elif self.catalog.problems:
-            found = self.catalog.problems[0]
-            note.tell(f"{os.path.basename(found.path)}: {found.message}. {found.hint}", found.severity)
-        else:
-            note.tell("", "")
-
-    def _hint(self) -> list[str]:
-        """What to do where there is nothing to list."""
-        catalog = self.catalog
-        if catalog.state == "empty":
-            return ["No dataset is open.", "Set up a run, or start kiln in a folder with pictures."]
-        if catalog.error is not None:
-            return [
-                safe_text(part) for part in (catalog.error.title, catalog.error.detail, catalog.error.hint) if part
-            ]
-        if catalog.rows:
-            return ["No picture holds these words.", "esc shows all again."]
-        dataset = catalog.dataset
-        where = safe_text(", ".join(str(folder.path) for folder in dataset.folders)) if dataset else ""
-        if catalog.state == "scanning":
-            return [f"Looking for pictures in {where}"]
-        return [
-            f"No pictures in {where}",
-            "Copy pictures there (JPEG, PNG, WebP, BMP, TIFF, AVIF); captions are written here or lie beside them. "
-            "They show up by themselves.",
-        ]

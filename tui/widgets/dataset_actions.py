@@ -6,12 +6,12 @@ import os
 from typing import ClassVar
 
 from textual.binding import BindingType
-from textual.containers import Vertical
 from textual.message import Message
 
 from tui.keys.dataset import DATASET_KEYS
 from tui.keys.key import bindings
 from tui.listing import Listing
+from tui.widgets.dataset_marking import MarkActions
 from tui.widgets.dataset_table import DatasetTable
 
 
@@ -19,7 +19,7 @@ class EditWanted(Message):
     """The current picture's caption is to be edited."""
 
 
-class DatasetActions(Vertical):
+class DatasetActions(MarkActions):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
@@ -30,10 +30,6 @@ class DatasetActions(Vertical):
         """The rows."""
         return self.query_one(DatasetTable)
 
-    def show(self) -> None:
-        """Draw what the listing holds now; tell of another current picture."""
-        raise NotImplementedError
-
     def open_filter(self) -> None:
         """Let the user type words."""
         raise NotImplementedError
@@ -41,15 +37,6 @@ class DatasetActions(Vertical):
     def leave_filter(self, cleared: bool) -> None:
         """Go back to the table, all of it when ``cleared``."""
         raise NotImplementedError
-
-    def say(self, text: str) -> None:
-        """One line in the status line, for a moment."""
-        raise NotImplementedError
-
-    def go(self, index: int) -> None:
-        """Go to the picture at ``index`` of the listing, or the nearest there is."""
-        self.listing.go(index)
-        self.show()
 
     @property
     def typing(self) -> bool:
