@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tui.catalog_rows import Row, matching
+from engine.dataset.query import Query, query_of
+from tui.catalog_rows import Row
 from tui.listing import Listing
 from tui.session import SessionState
 
@@ -23,8 +24,8 @@ class FakeCatalog(SimpleNamespace):
 
     state, clip_limit, t5_limit = "ready", 77, 512
 
-    def matching(self, *asked: Any) -> tuple[list[Row], list[Row]]:
-        return matching(self.rows, *asked)
+    def query(self, text: str) -> Query:
+        return query_of(text)
 
 
 @pytest.fixture
@@ -52,6 +53,10 @@ def test_the_scope_is_what_is_marked_else_found_else_all(listing: Listing) -> No
     assert (names(listing.scope()[0]), listing.scope()[1]) == ("1 3 5 7 9", "found")
     filtered(listing, "nothing holds this")
     assert listing.scope() == ([], "found")
+    filtered(listing, "ball OR")
+    assert listing.fault is not None and listing.scope() == ([], "found"), "the last filter that could be read"
+    filtered(listing, "ball OR house")
+    assert listing.fault is None and len(listing.rows) == 10
     filtered(listing, "")
     listing.mark(4)
     filtered(listing, "house")

@@ -7,72 +7,24 @@ caption is to be edited.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Input
 
-from engine.text import safe_text
 from tui.catalog import Catalog, Row
-from tui.keys.dataset import FILTER_KEYS
-from tui.keys.key import bindings
 from tui.listing import Listing
 from tui.safe import safe
 from tui.session import SessionState
 from tui.widgets import dataset_actions
 from tui.widgets.dataset_actions import DatasetActions
+from tui.widgets.dataset_columns import extra_of
+from tui.widgets.dataset_filter import FilterFault, FilterInput
 from tui.widgets.dataset_table import DatasetHeader, DatasetNote, DatasetTable
 from tui.widgets.dataset_words import ProblemCounts, hint_of, note_of, title_of
 
 POLL_S = 0.2
-LONGEST_FILTER = 200
-
-
-class FilterInput(Input):
-    """The words to look for. enter goes to what was found, esc clears and then leaves."""
-
-    BINDINGS: ClassVar[list[BindingType]] = bindings(FILTER_KEYS)
-
-    class Left(Message):
-        """The user is done with the filter; ``cleared`` when they gave it up."""
-
-        def __init__(self, cleared: bool) -> None:
-            super().__init__()
-            self.cleared = cleared
-
-    def __init__(self, words: str) -> None:
-        super().__init__(
-            safe_text(words, LONGEST_FILTER),
-            placeholder="words in name or caption; -word leaves out",
-            compact=True,
-            max_length=LONGEST_FILTER,
-            select_on_focus=False,
-        )
-
-    def insert(self, text: str, index: int) -> None:
-        """Type or paste ``text``, made safe to show."""
-        super().insert(safe_text(text, LONGEST_FILTER), index)
-
-    def replace(self, text: str, start: int, end: int) -> None:
-        """Paste ``text`` over what is selected, made safe to show."""
-        super().replace(safe_text(text, LONGEST_FILTER), start, end)
-
-    def allow_focus(self) -> bool:
-        """Only in sight: keys must not vanish into words that nobody sees."""
-        return bool(self.display) and super().allow_focus()
-
-    def action_done(self) -> None:
-        """Go to the pictures."""
-        self.post_message(self.Left(cleared=not self.value))
-
-    def action_clear(self) -> None:
-        """Clear the words; leave when there are none."""
-        if self.value:
-            self.value = ""
-        else:
-            self.post_message(self.Left(cleared=True))
 
 
 class DatasetPane(DatasetActions):
@@ -121,6 +73,7 @@ class DatasetPane(DatasetActions):
     def compose(self) -> ComposeResult:
         """Filter, headings, table, note."""
         yield FilterInput(self.session.filter)
+        yield FilterFault()
         yield DatasetHeader()
         yield DatasetTable()
         yield DatasetNote()
@@ -157,9 +110,12 @@ class DatasetPane(DatasetActions):
     def show(self) -> None:
         """Draw what the listing holds now; tell of another current picture."""
         listing, table = self.listing, self.table
+        words = self.query_one(FilterInput)
+        self.query_one(FilterFault).tell(listing.fault if words.display else None, words.scroll_offset.x)
         table.limits, table.edited = listing.limits, self.session.edited
         table.hint = hint_of(self.catalog)
         table.tokens, table.longest = not self.catalog.tokenizer_problem, listing.longest
+        table.extra = extra_of(self.session.sort)
         table.show(listing.rows, listing.cursor)
         order = self.session.sort, self.session.descending
         self.query_one(DatasetHeader).show_order(*order, table.tokens, table.longest)

@@ -8,9 +8,11 @@ from typing import ClassVar
 from textual.binding import BindingType
 from textual.message import Message
 
+from tui.catalog import SORTS
 from tui.keys.dataset import DATASET_KEYS
 from tui.keys.key import bindings
 from tui.listing import Listing
+from tui.widgets.dataset_columns import extra_of
 from tui.widgets.dataset_marking import MarkActions
 from tui.widgets.dataset_table import DatasetTable
 
@@ -81,8 +83,9 @@ class DatasetActions(MarkActions):
         self.leave_filter(cleared=True)
 
     def action_sort(self) -> None:
-        """Sort by the next column of those in sight."""
-        sorts = [column.key for column in self.table.columns]
+        """Sort by the next column of those in sight, or by sharpness or loss where they were measured."""
+        shown = [column.key for column in self.table.columns]
+        sorts = [sort for sort in SORTS if sort in shown or (extra_of(sort) and self.listing.knows(sort))]
         current = self.listing.session.sort
         at = sorts.index(current) if current in sorts else -1
         self.listing.order(sorts[(at + 1) % len(sorts)], False)

@@ -20,7 +20,7 @@ from textual.strip import Strip
 
 from tui.catalog_rows import Row
 from tui.widgets.cells import CellWidget, Run, glyphs_of, strip_of, wrap
-from tui.widgets.dataset_columns import CURSOR, Column, Limits, cell_of, columns_for, label_of
+from tui.widgets.dataset_columns import CURSOR, Column, Limits, cell_of, columns_for, extra_of, label_of
 
 BAR = 1
 """Cells of the table's scroll bar, which is always there."""
@@ -57,6 +57,8 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
         """Whether there are token counts to show."""
         self.longest = 0
         """Cells of the dataset's longest name."""
+        self.extra = ""
+        """What is sorted by, where it has a column only then."""
         self.edited: dict[str, int] = {}
         self.hint: Sequence[str] = ()
         """Paragraphs shown in place of rows while there are none."""
@@ -73,7 +75,7 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
     @property
     def columns(self) -> tuple[Column, ...]:
         """What is shown of each row."""
-        return columns_for(max(0, self.size.width - BAR), self.tokens, self.longest)
+        return columns_for(max(0, self.size.width - BAR), self.tokens, self.longest, self.extra)
 
     def scroll_to_cursor(self) -> None:
         """Bring the cursor's row into sight, moving as little as possible."""
@@ -164,7 +166,7 @@ class DatasetHeader(CellWidget):
 
     def columns(self, width: int) -> tuple[Column, ...]:
         """The table's columns."""
-        return columns_for(max(0, width - BAR), self.tokens, self.longest)
+        return columns_for(max(0, width - BAR), self.tokens, self.longest, extra_of(self.sort))
 
     def on_click(self, event: Click) -> None:
         """Sort by the column under the pointer."""

@@ -29,7 +29,7 @@ class ProblemCounts:
             self._version = self._catalog.version
             counts = {"error": 0, "warning": 0}
             for row in self._catalog.rows:
-                if row.severity:
+                if row.severity and not row.excluded:
                     counts[row.severity] += 1
             words = (f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number)
             self._told = ", ".join(words)
