@@ -33,7 +33,7 @@ UNREAD: Mark = (-1, -1)
 SORTS = ("name", "size", "bucket", "tokens", "stars", "state", "sharp", "loss")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
     """One picture. Mutable and owned by the catalog; it stays the same object while its file stays."""
 
