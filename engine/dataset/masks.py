@@ -8,9 +8,10 @@ shape at any size; it is turned, cropped, mirrored and scaled with it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from engine.config import MaskConfig
+from engine.config import FolderConfig, MaskConfig
 
 ENDING = ".png"
 
@@ -18,6 +19,16 @@ ENDING = ".png"
 def masks_folder(folder: Path, masks: MaskConfig) -> Path | None:
     """The folder of masks of a dataset folder; None where masks do not come from files."""
     return folder / masks.folder if masks.source == "folder" else None
+
+
+def folder_of(picture: Path, folders: Sequence[FolderConfig]) -> Path:
+    """The dataset folder that a picture belongs to: the first that it lies in."""
+    inside = (
+        folder.path
+        for folder in folders
+        if (picture.is_relative_to(folder.path) if folder.recursive else picture.parent == folder.path)
+    )
+    return next(inside, picture.parent)
 
 
 def mask_of(picture: Path, folder: Path, masks: MaskConfig) -> Path | None:
