@@ -13,15 +13,15 @@ from tui.keys.dataset import DATASET_KEYS
 from tui.keys.key import bindings
 from tui.listing import Listing
 from tui.widgets.dataset_columns import extra_of
-from tui.widgets.dataset_marking import MarkActions
 from tui.widgets.dataset_table import DatasetTable
+from tui.widgets.dataset_training import TrainingActions
 
 
 class EditWanted(Message):
     """The current picture's caption is to be edited."""
 
 
-class DatasetActions(MarkActions):
+class DatasetActions(TrainingActions):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
