@@ -20,6 +20,7 @@ from engine.dataset.captions import final_caption
 from engine.dataset.decoder import Decoder, ImageInfo
 from engine.dataset.problems import Problem, from_error, problem
 from engine.dataset.scan import Sample, collect, picture_warnings
+from engine.dataset.sidecar import SIDECAR_NAME
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer, count_tokens
 from engine.errors import DatasetError
 from engine.text import safe_text
@@ -95,6 +96,8 @@ def check_dataset(
     errors = any(found.severity == "error" for found in problems)
     if not errors and all(sample.regularization for sample in samples):
         hint = "Add a folder with pictures of what the LoRA is to learn, and a caption file beside each."
+        if scan.excluded:
+            hint = f"{scan.excluded} pictures are excluded in {SIDECAR_NAME}: take some in again."
         problems.append(problem(config.folders[0].path, "nothing", "error", "Nothing to train on", hint))
     codes = _codes_by_path(problems)
     return {

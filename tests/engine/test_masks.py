@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pictures import encoded, gradient, picture_file, turned
+from pictures import REFUSED, encoded, gradient, picture_file, turned
 from PIL import Image
 from pocket import finish, pictures, pocket_config, submit_after, told
 from safetensors.torch import load_file
@@ -119,6 +119,14 @@ def test_masks_of_another_shape_are_refused_other_ones_are_other_entries(decoder
     assert mask_key(view) != before
 
 
+def test_hostile_masks_are_refused_by_name(decoder: Decoder, tmp_path: Path) -> None:
+    for name, made in REFUSED.items():
+        path = tmp_path / name
+        path.write_bytes(made())
+        with pytest.raises(DatasetError):
+            decoder.mask(path, place(64, 64, 64, BUCKETS), (64, 64), None, False, False)
+
+
 def test_weights_keep_the_scale() -> None:
     half = torch.from_numpy(left_half(8, 8).astype(np.uint8))
     weights = mask_weights(half, 0.1)
@@ -188,13 +196,13 @@ def same(one: SimpleNamespace, other: SimpleNamespace) -> bool:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of which the second has a mask that hides its left half."""
+    """Pictures of which three have a mask that hides the right half."""
     home = tmp_path_factory.mktemp("masks")
     for number, picture in enumerate(sorted(pictures(home / "data", 5).glob("*.png"))):
         with Image.open(picture) as opened:
             width, height = opened.size
         mask_file(home / "white" / picture.name, np.full((height, width), 255))
-        if number == 1:
+        if number in (1, 2, 3):
             mask_file(home / "half" / picture.name, left_half(width, height))
     return home
 
