@@ -26,9 +26,11 @@ from engine.dataset.scan import Sample, collect, scan_dataset
 from engine.dataset.sidecar import Sidecar
 from engine.errors import DatasetError
 from engine.events import Measured, RunFailed, StepDone
+from engine.models.family import TextEmbeds
 from engine.run import Run, open_run
 from engine.training.entries import Entries
 from engine.training.flow import LEAST_AREA, flow_loss, mask_weights
+from engine.training.objective import Inputs
 
 BUCKETS = BucketConfig(min_side=32, max_side=128, step=16)
 
@@ -171,6 +173,15 @@ def test_a_batch_of_masked_and_unmasked_pictures(decoder: Decoder, tmp_path: Pat
     assert mixed is not None and mixed.shape == (2, 1, 8, 8)
     assert torch.equal(mixed[0], torch.ones(1, 8, 8))
     assert mixed[1, 0, 0].tolist() == pytest.approx([1.6] * 4 + [0.4] * 4)
+
+
+def test_a_part_of_a_micro_batch_takes_its_own_masks() -> None:
+    text = TextEmbeds(torch.zeros(3, 2), torch.zeros(3, 4, 2), torch.ones(3, 4))
+    latents, mask = torch.zeros(3, 4, 2, 2), torch.rand(3, 1, 2, 2)
+    whole = Inputs(latents, latents, torch.rand(3), text, torch.ones(3), loss_mask=mask)
+    parts = [part.loss_mask for part in whole.parts(2)]
+    assert [len(part) for part in parts if part is not None] == [2, 1]
+    assert torch.equal(torch.cat([part for part in parts if part is not None]), mask)
 
 
 def run_of(home: Path, **changes: object) -> SimpleNamespace:
