@@ -35,7 +35,7 @@ UNREAD: Mark = (-1, -1)
 SORTS = ("name", "size", "bucket", "tokens", "stars", "state", "sharp", "loss")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
     """One picture. Mutable and owned by the catalog; it stays the same object while its file stays."""
 
@@ -227,7 +227,7 @@ _first = itemgetter(0)
 
 
 def _tokens(row: Row) -> Any:
-    return None if row.t5 is None or row.clip is None else (row.t5, row.clip)
+    return None if row.t5 is None or row.clip is None else row.t5 + row.clip / 2**20
 
 
 _SEVERITIES = {"error": 0, "warning": 1, "": 2}
