@@ -29,7 +29,7 @@ from engine.events import Measured, RunFailed, StepDone
 from engine.models.family import TextEmbeds
 from engine.run import Run, open_run
 from engine.training.entries import Entries
-from engine.training.flow import LEAST_AREA, flow_loss, mask_weights
+from engine.training.flow import LEAST_AREA, mask_weights, sample_losses
 from engine.training.objective import Inputs
 
 BUCKETS = BucketConfig(min_side=32, max_side=128, step=16)
@@ -147,13 +147,13 @@ def test_what_is_masked_out_has_no_gradient_and_white_changes_no_bit(loss: str) 
     generator = torch.Generator().manual_seed(1)
     pred, target = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
     pred.requires_grad_()
-    settings, sigmas, weights = ObjectiveConfig(loss=loss), torch.tensor([0.3, 0.8]), torch.ones(2)
-    plain = flow_loss(pred, target, sigmas, settings, weights)
+    settings, sigmas = ObjectiveConfig(loss=loss), torch.tensor([0.3, 0.8])
+    plain = sample_losses(pred, target, sigmas, settings).mean()
     (plain_gradient,) = torch.autograd.grad(plain, pred)
-    white = flow_loss(pred, target, sigmas, settings, weights, torch.ones(2, 1, 8, 8))
+    white = sample_losses(pred, target, sigmas, settings, torch.ones(2, 1, 8, 8)).mean()
     assert torch.equal(white, plain) and torch.equal(torch.autograd.grad(white, pred)[0], plain_gradient)
     half = mask_weights(torch.from_numpy(left_half(8, 8).astype(np.uint8)), 0.0)
-    masked = flow_loss(pred, target, sigmas, settings, weights, torch.stack([half, torch.ones(1, 8, 8)]))
+    masked = sample_losses(pred, target, sigmas, settings, torch.stack([half, torch.ones(1, 8, 8)])).mean()
     (gradient_,) = torch.autograd.grad(masked, pred)
     assert gradient_[0, :, :, 4:].abs().max() == 0 and torch.equal(gradient_[1], plain_gradient[1])
     assert torch.equal(gradient_[0, :, :, :4], 2 * plain_gradient[0, :, :, :4])
