@@ -88,6 +88,7 @@ def check_dataset(
     problems = list(scan.problems)
     samples = _decodable(scan.samples, config, problems, progress) if decode else list(scan.samples)
     rows = _rows(samples, config, seed, tokenizers)
+    problems += _mask_problems(rows, config) if decode else []
     for row in rows:
         problems += _row_problems(row, t5_limit)
     problems += _same_files(rows)
@@ -177,6 +178,21 @@ def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
         yield problem(
             path, "clip-overflow", "warning", message, "Usually harmless with FLUX.1: put what matters first."
         )
+
+
+def _mask_problems(rows: list[_Row], config: DatasetConfig) -> list[Problem]:
+    """Masks that cannot be used, which would end a run before it began."""
+    found = []
+    with Decoder(config.max_megapixels) as decoder:
+        for row in rows:
+            sample = row.sample
+            if sample.mask is None or sample.mask == sample.path:
+                continue
+            try:
+                decoder.mask(sample.mask, row.placement, sample.picture_size, sample.box, False, False)
+            except DatasetError as err:
+                found.append(from_error(sample.mask, "mask", err))
+    return found
 
 
 def _same_files(rows: list[_Row]) -> Iterator[Problem]:
