@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.widgets import Input
@@ -20,10 +19,7 @@ from tui.blind import candidates, pairings
 from tui.epochs_shown import rejudged
 from tui.judged import MOST_STARS, QUESTIONS, Judged, Opinion, write_judged
 from tui.screens.epochs_taking import EpochsTaking
-from tui.widgets.preview import how_to_draw
-
-if TYPE_CHECKING:
-    from tui.app import KilnApp
+from tui.widgets.preview import pictures_are_off
 
 
 class EpochsScreen(EpochsTaking):
@@ -130,7 +126,7 @@ class EpochsScreen(EpochsTaking):
         """Show two epochs: the marked one, else the advised, else the one before; and this."""
         from tui.screens.epoch_pair import PairScreen
 
-        if _pictures_are_off(self.app):
+        if pictures_are_off(self.app):
             return
         shown = replace(self.shown, by_strength=False)
         drawn = shown.drawn
@@ -151,7 +147,7 @@ class EpochsScreen(EpochsTaking):
         """Compare pictures without knowing their epochs."""
         from tui.screens.blind import BlindScreen
 
-        if _pictures_are_off(self.app) or self._opinion() is None or self.judged is None:
+        if pictures_are_off(self.app) or self._opinion() is None or self.judged is None:
             return
         saved = [row.epoch for row in self.shown.rows if self.shown.files_of(row)]
         epochs = candidates(saved, self.shown.grid, self.shown.advice)
@@ -175,11 +171,3 @@ class EpochsScreen(EpochsTaking):
             self.action_zoom()
         else:
             self.dismiss(None)
-
-
-def _pictures_are_off(app: KilnApp) -> bool:
-    """Whether pictures are not drawn at all, and said so."""
-    off = how_to_draw(app)[0] is None
-    if off:
-        app.say("Pictures are off: images in the settings turns them on")
-    return off
