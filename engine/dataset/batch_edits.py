@@ -133,7 +133,10 @@ def _substitution(operation: Operation) -> Edit:
         except (IndexError, regex.error) as err:
             raise _unreadable("The text to put in", operation.text, err) from err
 
-    substituted("")
+    try:  # what is put in is read where something is found: have it read now
+        regex.compile(f"(?:{operation.find})?").sub(operation.text, "")
+    except (IndexError, regex.error) as err:
+        raise _unreadable("The text to put in", operation.text, err) from err
     return substituted
 
 

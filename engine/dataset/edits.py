@@ -95,7 +95,7 @@ def open_caption(path: Path) -> CaptionFile:
     """
     if not os.path.lexists(path):
         return CaptionFile(path, "", "")
-    return _parsed(path, read_limited(path, MAX_CAPTION_BYTES))
+    return parsed(path, read_limited(path, MAX_CAPTION_BYTES))
 
 
 def write_caption(base: CaptionFile, text: str) -> CaptionFile:
@@ -136,7 +136,7 @@ def planned(base: CaptionFile, text: str, raw: str | None = None) -> tuple[Capti
     if raw is not None:
         data = base.mark + _bytes(base, raw)
         caption_text(data, base.path)
-        return _parsed(base.path, data), data
+        return parsed(base.path, data), data
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text == base.text:
         return base, b""
@@ -163,10 +163,22 @@ def refuse_changed(base: CaptionFile) -> None:
         return
     data = read_limited(base.path, MAX_CAPTION_BYTES)
     if _digest(data) != base.digest:
-        raise CaptionChanged(_parsed(base.path, data))
+        raise CaptionChanged(parsed(base.path, data))
 
 
-def _parsed(path: Path, data: bytes) -> CaptionFile:
+def raw_of(base: CaptionFile) -> str:
+    """The text of ``base`` as its file has it: with its own line ends, the last one too."""
+    whole = base.body + base.ending
+    # Of a file of nothing, ending says what a new line would end with.
+    return whole if _digest(base.mark + _bytes(base, whole)) == base.digest else base.body
+
+
+def parsed(path: Path, data: bytes) -> CaptionFile:
+    """What a caption file of these bytes is.
+
+    Raises:
+        DatasetError: they are no caption.
+    """
     text = caption_text(data, path)
     mark = next((mark for mark, _ in _MARKS if data.startswith(mark)), b"")
     raw = data[len(mark) :].decode(dict(_MARKS).get(mark, "utf-8"))
