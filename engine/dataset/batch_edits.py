@@ -1,4 +1,4 @@
-"""One operation on many captions: find and replace, prefix, suffix, trigger word, tags removed, renamed, put in order.
+"""One operation on many captions: find and replace, prefix, suffix, trigger word, tags removed, renamed, sorted.
 
 Comes in: an :class:`Operation`, and one caption's text at a time. Goes out: the new text. Pure; nothing here reads or
 writes a file (:mod:`engine.dataset.applying` does). What an operation does not concern it leaves exactly as it was.
