@@ -25,6 +25,7 @@ from tui.view import RunView
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.dataset.decoder import Decoder
+    from tui.batch import Batches
     from tui.caption_desk import CaptionDesk
     from tui.catalog import Catalog
     from tui.thumbnails import Thumbnails
@@ -118,6 +119,13 @@ class Workplace:
         from tui.caption_desk import CaptionDesk
 
         return CaptionDesk(self.session, self.catalog.set_caption, partial(_keep, self), self.folder)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Changes of many captions, and their undo."""
+        from tui.batch import batches_of
+
+        return batches_of(self)
 
     @property
     def view(self) -> RunView:
