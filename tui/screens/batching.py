@@ -81,7 +81,7 @@ class Batching(EditingScreen):
         elif wish is not None:
             self._dataset.find(wish.filter)
 
-    @work(exclusive=True, group="undo")
+    @work(group="undo")  # none takes the place of another: each has its rows to take up
     async def on_undo_wanted(self, event: UndoWanted) -> None:
         """Take the last change of many captions back, or do it again."""
         back = event.back
