@@ -17,7 +17,7 @@ from engine.dataset.query import Query, query_of
 from engine.dataset.sidecar import MAX_STARS, PictureNotes
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount
 from tui.catalog_load import DatasetReader
-from tui.catalog_rows import SORTS, Row, matching
+from tui.catalog_rows import SORTS, Row, matching, take_notes
 from tui.catalog_thread import WATCHED_S, CatalogThread
 from tui.places import is_shipped
 
@@ -143,7 +143,7 @@ class Catalog(CatalogThread):
         with self._condition:
             reader = self._reader
             if reader is not None and row in reader.rows:
-                row.take_notes(PictureNotes.model_validate({**dict(row.notes), **notes}))
+                take_notes(row, PictureNotes.model_validate({**dict(row.notes), **notes}), reader.dataset)
                 before = self._noted.get(row, (reader, {}))[1]
                 self._noted[row] = (reader, {**before, **notes})
                 self._wake()

@@ -6,6 +6,7 @@ by :mod:`tui.catalog_load`, and shown by :mod:`tui.widgets.dataset`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from typing import Any
 
 from engine.config import DatasetConfig
 from engine.dataset.buckets import place
+from engine.dataset.crops import fits, trained_size
 from engine.dataset.decoder import ImageInfo
 from engine.dataset.edits import caption_path
 from engine.dataset.pairs import Pair
 from engine.dataset.problems import Problem, from_error
 from engine.dataset.query import Query, haystack
-from engine.dataset.scan import caption_of, picture_warnings
+from engine.dataset.scan import caption_of, crop_problem, picture_warnings
 from engine.dataset.sidecar import PictureNotes
-from engine.errors import DatasetError
+from engine.errors import ConfigError, DatasetError
 from engine.text import safe_text
 
 Mark = tuple[int, int] | None
@@ -33,7 +35,7 @@ UNREAD: Mark = (-1, -1)
 SORTS = ("name", "size", "bucket", "tokens", "stars", "state", "sharp", "loss")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
     """One picture. Mutable and owned by the catalog; it stays the same object while its file stays."""
 
@@ -91,6 +93,13 @@ class Row:
     """The text that ``clip`` and ``t5`` are of."""
     caption_problems: Sequence[Problem] = ()
     picture_problems: Sequence[Problem] = ()
+    bucket_problems: Sequence[Problem] = ()
+    """What is wrong with its crop, or with what that leaves."""
+
+    @property
+    def seen(self) -> int:
+        """How often it is seen in an epoch."""
+        return 0 if self.excluded else self.own_repeats or self.repeats
 
     @property
     def notes(self) -> PictureNotes:
@@ -99,14 +108,9 @@ class Row:
             stars=self.stars or None, exclude=self.excluded or None, repeats=self.own_repeats, crop=self.crop
         )
 
-    def take_notes(self, notes: PictureNotes) -> None:
-        """Show what the folder's sidecar file says about the picture."""
-        self.stars, self.excluded = notes.stars or 0, bool(notes.exclude)
-        self.own_repeats, self.crop = notes.repeats, notes.crop
-
     def judge(self) -> None:
         """Put problem, severity, code and hint together from what is wrong with picture and caption."""
-        found = [*self.picture_problems, *self.caption_problems]
+        found = [*self.picture_problems, *self.bucket_problems, *self.caption_problems]
         found.sort(key=lambda problem: problem.severity != "error")
         worst = found[0] if found else None
         self.problem = "; ".join(problem.message for problem in found)
@@ -174,18 +178,36 @@ def take_info(row: Row, outcome: ImageInfo | DatasetError, dataset: DatasetConfi
     Raises:
         ConfigError: the bucket settings allow no bucket.
     """
-    row.bucket = None
     if isinstance(outcome, DatasetError):
         row.width = row.height = 0
         row.picture_problems = [from_error(row.path, "picture", outcome)]
     else:
         row.width, row.height, row.format = outcome.width, outcome.height, outcome.format
         row.picture_problems = picture_warnings(row.path, outcome)
+    _take_bucket(row, dataset)
+
+
+def take_notes(row: Row, notes: PictureNotes, dataset: DatasetConfig) -> None:
+    """Show what the folder's sidecar file says about the picture; another crop may be another bucket."""
+    row.stars, row.excluded, row.own_repeats = notes.stars or 0, bool(notes.exclude), notes.repeats
+    if notes.crop != row.crop:
+        row.crop = notes.crop
+        with contextlib.suppress(ConfigError):  # settings that allow no bucket are told where sizes are read
+            _take_bucket(row, dataset)
+
+
+def _take_bucket(row: Row, dataset: DatasetConfig) -> None:
+    """Choose the bucket of what is trained on, as soon as the picture's size is known."""
+    row.bucket, row.bucket_problems = None, []
+    if row.width:
+        if row.crop is not None and not fits(row.crop, row.width, row.height):
+            row.bucket_problems = [crop_problem(row.path, row.crop, row.width, row.height)]
         try:
-            placed = place(row.width, row.height, dataset.resolution, dataset.buckets)
+            size = trained_size(row.crop, row.width, row.height)
+            placed = place(*size, dataset.resolution, dataset.buckets)
             row.bucket = placed.bucket_w, placed.bucket_h
         except DatasetError as err:
-            row.picture_problems = [*row.picture_problems, from_error(row.path, "bucket", err)]
+            row.bucket_problems = [*row.bucket_problems, from_error(row.path, "bucket", err)]
     row.judge()
 
 
@@ -205,7 +227,7 @@ _first = itemgetter(0)
 
 
 def _tokens(row: Row) -> Any:
-    return None if row.t5 is None or row.clip is None else (row.t5, row.clip)
+    return None if row.t5 is None or row.clip is None else row.t5 + row.clip / 2**20
 
 
 _SEVERITIES = {"error": 0, "warning": 1, "": 2}

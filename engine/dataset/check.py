@@ -20,6 +20,7 @@ from engine.dataset.captions import final_caption
 from engine.dataset.decoder import Decoder, ImageInfo
 from engine.dataset.problems import Problem, from_error, problem
 from engine.dataset.scan import Sample, collect, picture_warnings
+from engine.dataset.sidecar import SIDECAR_NAME
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer, count_tokens
 from engine.errors import DatasetError
 from engine.text import safe_text
@@ -87,6 +88,7 @@ def check_dataset(
     problems = list(scan.problems)
     samples = _decodable(scan.samples, config, problems, progress) if decode else list(scan.samples)
     rows = _rows(samples, config, seed, tokenizers)
+    problems += _mask_problems(rows, config) if decode else []
     for row in rows:
         problems += _row_problems(row, t5_limit)
     problems += _same_files(rows)
@@ -95,13 +97,15 @@ def check_dataset(
     errors = any(found.severity == "error" for found in problems)
     if not errors and all(sample.regularization for sample in samples):
         hint = "Add a folder with pictures of what the LoRA is to learn, and a caption file beside each."
+        if scan.excluded:
+            hint = f"{scan.excluded} pictures are excluded in {SIDECAR_NAME}: take some in again."
         problems.append(problem(config.folders[0].path, "nothing", "error", "Nothing to train on", hint))
     codes = _codes_by_path(problems)
     return {
         "version": REPORT_VERSION,
         "folders": [str(folder.path) for folder in config.folders],
         "resolution": config.resolution,
-        "summary": _summary(rows, problems),
+        "summary": _summary(rows, problems) | {"excluded": scan.excluded},
         "images": [_image(row, codes) for row in rows],
         "buckets": buckets,
         "problems": [vars(found) for found in problems],
@@ -176,6 +180,21 @@ def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
         )
 
 
+def _mask_problems(rows: list[_Row], config: DatasetConfig) -> list[Problem]:
+    """Masks that cannot be used, which would end a run before it began."""
+    found = []
+    with Decoder(config.max_megapixels) as decoder:
+        for row in rows:
+            sample = row.sample
+            if sample.mask is None or sample.mask == sample.path:
+                continue
+            try:
+                decoder.mask(sample.mask, row.placement, sample.picture_size, sample.box, False, False)
+            except DatasetError as err:
+                found.append(from_error(sample.mask, "mask", err))
+    return found
+
+
 def _same_files(rows: list[_Row]) -> Iterator[Problem]:
     """Pictures that are one file under two names: hard links, and links inside the folder."""
     first: dict[tuple[int, int], Sample] = {}
@@ -226,8 +245,10 @@ def _image(row: _Row, codes: dict[str, list[str]]) -> dict[str, Any]:
         "path": str(sample.path),
         "name": sample.name,
         "format": sample.format,
-        "width": sample.width,
-        "height": sample.height,
+        "width": sample.picture_size[0],
+        "height": sample.picture_size[1],
+        "cropped_to": list(sample.box) if sample.box else None,
+        "mask": str(sample.mask) if sample.mask else None,
         "caption_path": str(sample.caption_path) if sample.caption_path else None,
         "caption": sample.caption,
         "text": row.text,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from engine.dataset.problems import Problem, problem
@@ -34,7 +35,13 @@ class Tree:
 
 def natural_key(path: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
     """Sort key that puts ``img2`` before ``img10`` and a folder's parts one by one; total and deterministic."""
-    return tuple(_part_key(part) for part in path.split(os.sep))
+    folder, separator, name = path.rpartition(os.sep)
+    return (*_folder_key(folder), _part_key(name)) if separator else (_part_key(name),)
+
+
+@lru_cache(1024)  # a hundred thousand pictures lie in a few folders
+def _folder_key(folder: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
+    return tuple(_part_key(part) for part in folder.split(os.sep))
 
 
 def _part_key(part: str) -> tuple[tuple[int, int, str], ...]:
@@ -44,8 +51,11 @@ def _part_key(part: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def walk(root: Path, recursive: bool = True) -> Tree:
-    """List the regular files below ``root``. A folder that cannot be read is a problem, not an exception."""
+def walk(root: Path, recursive: bool = True, leave_out: Path | None = None) -> Tree:
+    """List the regular files below ``root``, not those below ``leave_out``.
+
+    A folder that cannot be read is a problem, not an exception.
+    """
     tree = Tree()
     real_root = os.path.realpath(root)
     if not os.path.isdir(real_root):
@@ -56,6 +66,8 @@ def walk(root: Path, recursive: bool = True) -> Tree:
         return tree
     pending = [(str(root), 0)]
     visited: set[tuple[int, int]] = set()
+    if leave_out is not None:
+        _first_visit(str(leave_out), visited)
     entries = 0
     while pending:
         directory, depth = pending.pop()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.bench import (
     bench_batch,
+    bench_browse,
     bench_dataset,
     bench_detached,
     bench_keys,
@@ -23,6 +24,7 @@ if __name__ == "__main__":
         ("Drawing", bench_ui),
         ("Dataset", bench_dataset),
         ("Many captions at once", bench_batch),
+        ("Browsing", bench_browse),
         ("Training", bench_overhead),
         ("Saving", bench_saving),
         ("Typing", bench_keys),

@@ -410,6 +410,8 @@ async def test_the_programs_own_pictures_take_no_stars() -> None:
         await pilot.press("plus")
         await until(pilot, lambda: bool(app.said))
         assert "take no stars" in app.said[0] and app.pane.chosen is not None and app.pane.chosen.stars == 0
+        await pilot.press("X", "right_square_bracket")
+        assert "take no notes" in app.said[-1] and app.pane.chosen.seen == 1
         assert not (train / SIDECAR_NAME).exists()
 
 

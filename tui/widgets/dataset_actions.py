@@ -15,13 +15,18 @@ from tui.listing import Listing
 from tui.widgets.dataset_batches import BatchActions
 from tui.widgets.dataset_columns import extra_of
 from tui.widgets.dataset_table import DatasetTable
+from tui.widgets.dataset_training import TrainingActions
 
 
 class EditWanted(Message):
     """The current picture's caption is to be edited."""
 
 
-class DatasetActions(BatchActions):
+class LargeWanted(Message):
+    """The current picture is to be shown large."""
+
+
+class DatasetActions(TrainingActions, BatchActions):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
@@ -73,6 +78,11 @@ class DatasetActions(BatchActions):
         self.go(self.listing.cursor)
         if self.listing.chosen is not None:
             self.post_message(EditWanted())
+
+    def action_large(self) -> None:
+        """Show the picture large."""
+        if self.listing.chosen is not None:
+            self.post_message(LargeWanted())
 
     def action_filter(self) -> None:
         """Type words to look for."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 
+from engine.dataset.crops import trained_size
 from tui.catalog_rows import UNREAD, Row
 from tui.glyphs import Glyphs
 
@@ -48,6 +49,7 @@ _WORDS = {
     "empty-caption": ("empty", "empty"),
     "picture": ("unreadable", "picture"),
     "bucket": ("too small", "small"),
+    "crop": ("crop unfit", "crop"),
     "exif": ("turned", "turned"),
     "transparent": ("transparent", "alpha"),
     "animated": ("animated", "frames"),
@@ -199,7 +201,8 @@ def _enlarged(row: Row) -> bool:
     """Whether the picture has so few pixels that its bucket blurs it."""
     if row.bucket is None or not row.width:
         return False
-    return row.bucket[0] * row.bucket[1] > _MUCH_ENLARGED**2 * row.width * row.height
+    width, height = trained_size(row.crop, row.width, row.height)
+    return row.bucket[0] * row.bucket[1] > _MUCH_ENLARGED**2 * width * height
 
 
 def _state(row: Row, edited: int, width: int, glyphs: Glyphs, limits: Limits) -> tuple[str, str]:
@@ -229,9 +232,10 @@ def _state(row: Row, edited: int, width: int, glyphs: Glyphs, limits: Limits) ->
 
 
 def _signs(row: Row, told: bool, glyphs: Glyphs) -> str:
-    """What follows the state's word where there is room: repeats of its own, and that the caption was edited."""
+    """What follows the state's word where there is room: repeats of its own, a crop, an edited caption."""
+    crop = " crop" if row.crop is not None else ""
     repeats = f" {glyphs.times}{row.own_repeats}" if row.own_repeats is not None else ""
-    return repeats + (f" {glyphs.edited}" if row.edited and not told else "")
+    return repeats + crop + (f" {glyphs.edited}" if row.edited and not told else "")
 
 
 def _fitted(text: str, column: Column) -> str:
