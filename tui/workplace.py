@@ -25,12 +25,19 @@ from tui.view import RunView
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.dataset.decoder import Decoder
+    from tui.batch import Batches
     from tui.caption_desk import CaptionDesk
     from tui.catalog import Catalog
     from tui.thumbnails import Thumbnails
 
 HOME = ".kiln"
 """Folder in the work folder for what is the workstation's own: session, host's log, thumbnails."""
+
+
+def _batches(place: Workplace) -> Batches:
+    from tui.batch import batches_of
+
+    return batches_of(place)
 
 
 class Workplace:
@@ -118,6 +125,9 @@ class Workplace:
         from tui.caption_desk import CaptionDesk
 
         return CaptionDesk(self.session, self.catalog.set_caption, partial(_keep, self), self.folder)
+
+    batches = cached_property(_batches)
+    """Changes of many captions, and their undo."""
 
     @property
     def view(self) -> RunView:

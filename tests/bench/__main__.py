@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.bench import (
+    bench_batch,
     bench_browse,
     bench_dataset,
     bench_detached,
@@ -22,6 +23,7 @@ if __name__ == "__main__":
         ("Answering", bench_startup),
         ("Drawing", bench_ui),
         ("Dataset", bench_dataset),
+        ("Many captions at once", bench_batch),
         ("Browsing", bench_browse),
         ("Training", bench_overhead),
         ("Saving", bench_saving),

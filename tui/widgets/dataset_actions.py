@@ -12,6 +12,7 @@ from tui.catalog import SORTS
 from tui.keys.dataset import DATASET_KEYS
 from tui.keys.key import bindings
 from tui.listing import Listing
+from tui.widgets.dataset_batches import BatchActions
 from tui.widgets.dataset_columns import extra_of
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.dataset_training import TrainingActions
@@ -25,7 +26,7 @@ class LargeWanted(Message):
     """The current picture is to be shown large."""
 
 
-class DatasetActions(TrainingActions):
+class DatasetActions(TrainingActions, BatchActions):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
