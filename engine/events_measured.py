@@ -42,6 +42,29 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class PictureLosses:
+    """How the training pictures do after ``step`` steps, one figure for each of ``names`` (paths, as they are).
+
+    Many pictures are told in several events, so that no line of the file grows beyond what a reader looks back.
+
+    Attributes:
+        kind: "steps", from the training steps: losses as shares of what is usual at their noise levels; or "fixed",
+            from a pass with the same noise for all: mean squared errors of the predicted velocity.
+        losses: by picture; of "fixed" with the picture's own caption.
+        others: of "fixed" the same with other pictures' captions; 0 where there is no other caption, else empty.
+        counts: of "steps" how often each was seen; else empty.
+    """
+
+    step: int
+    epoch: int
+    kind: str
+    names: tuple[str, ...]
+    losses: tuple[float, ...]
+    others: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Advised:
     """What the advisor says after a measurement; told when it changes.
 

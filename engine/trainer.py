@@ -40,6 +40,7 @@ from engine.training.products import settle_products
 from engine.training.release import leave_gpu, return_to_gpu, room_on_host, states_on_host
 from engine.training.room import Room
 from engine.training.step import Stepper
+from engine.training.step_losses import StepLosses
 from engine.training.takes import Takes
 from engine.training.watch import Watch
 
@@ -146,6 +147,7 @@ class Trainer:
         self.stepper = Stepper(config, self.kit)
         if reason := self.stepper.gate.reason:
             events.append(Log("info", f"The host waits for the GPU in each step: {reason}"))
+        self.ledger.pictures = StepLosses(config, base.family, prepared.order, events, self.folder.events)
         self.keeper, self.patience = _keepers(self, made)
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
@@ -307,7 +309,7 @@ class Trainer:
         """Save and sample if asked; a save that went wrong meanwhile comes to light here."""
         self.patience.persist(self.keeper.check)
         self.patience.tidy()
-        if self.control.save_now or self.control.sample_now:
+        if self.control.save_now or self.control.sample_now or self.control.measure_now:
             self.ledger.flush()  # what goes back to an earlier step leaves the wish standing
         if self.control.save_now:
             self.control.save_now = False
@@ -315,6 +317,7 @@ class Trainer:
         if (asked := self.control.sample_now) is not None:
             self.control.sample_now = None
             self.patience.persist(lambda: self.keeper.sample(asked.strengths))
+        self.measurer.serve(self.control, self.ledger.place)
 
     def _hold(self, released: bool = False) -> None:
         """Wait until the pause is taken back or the run is stopped; ``released``: the GPU is free already."""

@@ -124,10 +124,14 @@ def sample_losses(pred: Tensor, target: Tensor, sigmas: Tensor, config: Objectiv
     return (2 * (c if config.loss == "huber" else 1.0) * root).flatten(1).mean(1)
 
 
-def flow_loss(pred: Tensor, target: Tensor, sigmas: Tensor, config: ObjectiveConfig, weights: Tensor) -> Tensor:
-    """Mean over the batch of each sample's error times its weight (B,): a float32 scalar.
+def flow_loss(
+    pred: Tensor, target: Tensor, sigmas: Tensor, config: ObjectiveConfig, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean over the batch of each sample's error times its weight (B,), a float32 scalar; and those errors (B,),
+    without weights and without a graph.
 
     The weights do not normalise: a regularisation picture of weight 0.1 pulls a tenth as hard, whatever it is
     batched with.
     """
-    return (sample_losses(pred, target, sigmas, config) * weights.to(pred.device, torch.float32)).mean()
+    errors = sample_losses(pred, target, sigmas, config)
+    return (errors * weights.to(pred.device, torch.float32)).mean(), errors.detach()

@@ -1,0 +1,112 @@
+"""Every training picture under the same noise, with its own caption and with those of others: a pass on request.
+
+A picture's plain loss says how hard it is to draw: a crowd costs more than a face on a grey wall, whatever their
+captions say. So each picture is asked twice, with its own caption and with some of the other pictures', at the same
+noise and noise levels, and *misfit* = own / others is what is looked at: below 1 the caption helps to draw the
+picture, near 1 it says nothing that the others do not, above 1 it describes something else. Noise and levels are
+functions of the run's seed; nothing of the training is touched (:mod:`engine.training.validation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from engine.batches import Order
+from engine.cache.latents import View
+from engine.dataset.scan import Sample
+from engine.draws import python_random
+from engine.events import EventLog, PictureLosses, Progress
+from engine.training.measured_pictures import view_of
+from engine.training.step_losses import parts
+from engine.training.validation import Known, Probe, Subject, picture_probes, predict
+
+SIGMAS = (0.25, 0.45, 0.65, 0.85)
+"""Noise levels: where the caption decides what is drawn, and what it decides is not yet settled by the picture."""
+
+OTHERS = 3
+"""Captions of other pictures that each picture is asked with."""
+
+TOGETHER = 192
+"""Questions that are held in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One picture and how it is seen: its caption, and those of others that say something else."""
+
+    sample: Sample
+    view: View
+    caption: str
+    others: tuple[str, ...]
+
+
+def pictures_of(order: Order, views: dict[View, str], epoch: int, seed: int) -> list[Asked]:
+    """The training pictures as ``epoch`` sees them, in the order of their scan; regularization pictures left out.
+
+    Args:
+        views: what the cache holds latents of.
+        seed: the run's; draws whose captions a picture is asked with, the same ones each time.
+    """
+    seen: dict[int, tuple[Sample, View, str]] = {}
+    for micro in (micro for step in order.epoch_steps(epoch) for micro in step):
+        for item in micro.items:
+            sample = item.view.sample
+            known = seen.get(sample.index)
+            if not sample.regularization and (known is None or not known[2]):  # not the one that was dropped
+                seen[sample.index] = sample, item.view, item.caption
+    captions = [caption for _, _, caption in seen.values()]
+    asked = []
+    for index, (sample, view, caption) in sorted(seen.items()):
+        centred = view_of(sample, order.config.dataset)
+        others = sorted({other for other in captions if other != caption})
+        chosen = python_random(seed, "other captions", index).sample(others, min(OTHERS, len(others)))
+        asked.append(Asked(sample, centred if centred in views else view, caption, tuple(chosen)))
+    return asked
+
+
+def measure_pictures(
+    subject: Subject, asked: Sequence[Asked], events: EventLog, should_stop: Callable[[], bool]
+) -> list[tuple[float, float]]:
+    """The losses of each picture with its own caption and, on average, with others'; 0 where there are none.
+
+    Fewer than ``asked`` if stopped.
+    """
+    found: list[tuple[float, float]] = []
+    at_once = max(1, TOGETHER // (len(SIGMAS) * (1 + OTHERS)))
+    for first in range(0, len(asked), at_once):
+        if should_stop():
+            break
+        events.append(Progress("measure pictures", first, len(asked)))
+        some = asked[first : first + at_once]
+        questions = [_probes(subject, one) for one in some]
+        answers = iter(predict(subject, [probe for probes in questions for probe in probes]))
+        for probes in questions:
+            losses = [float((next(answers) - probe.target).square().mean()) for probe in probes]
+            own, others = losses[: len(SIGMAS)], losses[len(SIGMAS) :]
+            found.append((sum(own) / len(own), sum(others) / max(len(others), 1)))
+    events.append(Progress("measure pictures", len(found), len(asked)))
+    return found
+
+
+def told(step: int, epoch: int, asked: Sequence[Asked], found: Sequence[tuple[float, float]]) -> list[PictureLosses]:
+    """The events that tell of it."""
+    figures = {str(one.sample.path): losses for one, losses in zip(asked, found, strict=True)}
+    events = []
+    for names in parts(list(figures)):
+        own, others = zip(*(figures[name] for name in names), strict=True)
+        events.append(PictureLosses(step, epoch, "fixed", names, _rounded(own), _rounded(others)))
+    return events
+
+
+def _probes(subject: Subject, asked: Asked) -> list[Probe]:
+    """With the own caption at every level, then with each of the others."""
+    latents, seed = subject.entries.mean_latents(asked.view), subject.config.seed
+    texts = [subject.entries.batch_text([caption]) for caption in (asked.caption, *asked.others)]
+    name = f"{asked.sample.content_hash}/{asked.sample.name}"
+    [own] = picture_probes(Known(name, latents, texts[0]), SIGMAS, 1, seed)
+    return [replace(probe, text=text) for text in texts for probe in own]
+
+
+def _rounded(losses: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(loss, 6) for loss in losses)

@@ -1,0 +1,65 @@
+"""Losses by picture: from the steps, and from a pass with fixed noise that leaves the training as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pocket import finish, pocket_config, submit_after, told
+from safetensors.torch import load_file
+
+from engine.commands import MeasurePictures, StopNow
+from engine.events import EpochDone, PictureLosses, RunFailed, StateChanged, StepDone
+from engine.run import Run, open_run
+
+FAST = {"epochs": 3, "accumulation": 2, "gradient_checkpointing": False}
+
+
+def names(event: PictureLosses) -> list[str]:
+    return [Path(name).name for name in event.names]
+
+
+def result(run: Run) -> tuple[dict[str, torch.Tensor], list[float]]:
+    assert run.exit_reason == "finished", told(run, RunFailed)
+    assert run.folder is not None
+    steps = [event.loss for event in told(run, StepDone)]
+    return load_file(run.folder.root / f"{run.folder.name}.safetensors"), steps
+
+
+def test_a_pass_with_fixed_noise_changes_nothing_and_says_the_same_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = finish(Run(pocket_config(tmp_path, training=FAST)))
+    weights, losses = result(plain)
+    with monkeypatch.context() as patched:
+        submit_after(patched, {step: [MeasurePictures()] for step in (3, 5)})
+        run = finish(Run(pocket_config(tmp_path, training=FAST)))
+    other_weights, other_losses = result(run)
+    assert other_losses == losses
+    assert all(torch.equal(other_weights[name], tensor) for name, tensor in weights.items())
+    found = [event for event in told(run, PictureLosses) if event.kind == "fixed"]
+    assert [(event.step, event.epoch) for event in found] == [(3, 1), (5, 2)]
+    for event in found:
+        assert names(event) == [f"{number:02d}.png" for number in range(5)]
+        assert all(loss > 0 for loss in event.losses + event.others)
+    assert found[0].losses != found[1].losses  # the LoRA learned between them
+    assert [event.state for event in told(run, StateChanged)].count("measuring") >= 2
+    # At another sitting, on the same weights: the same figures.
+    with monkeypatch.context() as patched:
+        submit_after(patched, {3: [MeasurePictures()]})
+        again = finish(Run(pocket_config(tmp_path, training=FAST | {"steps": 4})))
+    assert next(event for event in told(again, PictureLosses) if event.kind == "fixed").losses == found[0].losses
+
+
+def test_every_step_says_how_its_own_pictures_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit_after(monkeypatch, {4: [StopNow()]})
+    run = finish(Run(pocket_config(tmp_path, training=FAST)))
+    first, *_ = [event for event in told(run, PictureLosses) if event.kind == "steps"]
+    assert names(first) == [f"{number:02d}.png" for number in range(5)]
+    assert first.counts == (1,) * 5 and first.epoch == 1
+    assert [event.step for event in told(run, EpochDone)] == [3]
+    assert run.folder is not None
+    monkeypatch.undo()
+    again = finish(open_run(run.folder.root))
+    later = [event for event in told(again, PictureLosses) if event.kind == "steps"]
+    assert [event.epoch for event in later][-2:] == [2, 3]
+    assert sum(later[-1].counts) >= sum(first.counts) + 5  # goes on from what was told before
