@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 BANDS = ("low noise", "middle", "high noise")
@@ -62,6 +63,19 @@ class PictureLosses:
     losses: tuple[float, ...]
     others: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """How badly each picture does, by its path: about 1 is as usual, more is worse.
+
+        Of "fixed" the loss with the own caption as a share of that with others'; where nobody has another caption, as
+        a share of all pictures' mean.
+        """
+        if self.kind != "fixed":
+            return dict(zip(self.names, self.losses, strict=False))
+        usual = math.fsum(self.losses) / max(len(self.losses), 1)
+        pairs = zip(self.names, self.losses, self.others or (0.0,) * len(self.names), strict=False)
+        return {name: loss / ((other if other > 0 else usual) or 1.0) for name, loss, other in pairs}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ reading, :mod:`tui.catalog_rows` the rows, :mod:`tui.catalog_thread` the thread.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.config import DatasetConfig, ModelConfig
@@ -117,6 +118,13 @@ class Catalog(CatalogThread):
             row.caption = text.strip()
             self._edited[row] = None
             self._wake()
+
+    def take_losses(self, figures: Mapping[str, float]) -> None:
+        """Show how a run does with each picture, by the pictures' paths; nothing for those it says nothing of."""
+        with self._condition:
+            for row in self.rows:
+                row.loss = figures.get(str(row.path))
+            self.version += 1
 
     def rate(self, row: Row, stars: int) -> bool:
         """Give ``row`` stars, 0 to 5; as :meth:`note`."""

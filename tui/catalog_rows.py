@@ -29,7 +29,7 @@ Mark = tuple[int, int] | None
 
 UNREAD: Mark = (-1, -1)
 
-SORTS = ("name", "size", "bucket", "tokens", "stars", "state")
+SORTS = ("name", "size", "bucket", "tokens", "loss", "stars", "state")
 
 
 @dataclass(eq=False)
@@ -64,7 +64,8 @@ class Row:
     edited: bool = False
     """Its caption was changed in this workstation since the dataset was opened."""
     loss: float | None = None
-    """Its loss at fixed noise as measured last; None where it was not."""
+    """How badly the run shown learns it, about 1 being usual (:attr:`~tui.view_pictures.PictureFigures.shown`); None
+    where no run said."""
     problem: str = ""
     """What is wrong with it, safe to show; empty when nothing is."""
     severity: str = ""
@@ -210,6 +211,7 @@ _VALUES: dict[str, Callable[[Row], Any]] = {
     "size": lambda row: row.width * row.height or None,
     "bucket": lambda row: row.bucket,
     "tokens": _tokens,
+    "loss": lambda row: row.loss,
     "stars": lambda row: row.stars,
     "state": lambda row: (_SEVERITIES[row.severity], row.code),
 }

@@ -9,6 +9,7 @@ functions of the run's seed; nothing of the training is touched (:mod:`engine.tr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,15 +17,16 @@ from engine.batches import Order
 from engine.cache.latents import View
 from engine.dataset.scan import Sample
 from engine.draws import python_random
-from engine.events import EventLog, PictureLosses, Progress
+from engine.events import Event, EventLog, Log, PictureLosses, Progress
+from engine.text import safe_text
 from engine.training.measured_pictures import view_of
 from engine.training.step_losses import parts
 from engine.training.validation import Known, Probe, Subject, picture_probes, predict
 
-SIGMAS = (0.25, 0.45, 0.65, 0.85)
+SIGMAS = (0.45, 0.65, 0.85)
 """Noise levels: where the caption decides what is drawn, and what it decides is not yet settled by the picture."""
 
-OTHERS = 3
+OTHERS = 2
 """Captions of other pictures that each picture is asked with."""
 
 TOGETHER = 192
@@ -89,14 +91,18 @@ def measure_pictures(
     return found
 
 
-def told(step: int, epoch: int, asked: Sequence[Asked], found: Sequence[tuple[float, float]]) -> list[PictureLosses]:
-    """The events that tell of it."""
-    figures = {str(one.sample.path): losses for one, losses in zip(asked, found, strict=True)}
-    events = []
+def figures_told(step: int, epoch: int, asked: Sequence[Asked], found: Sequence[tuple[float, float]]) -> list[Event]:
+    """The events that tell of what was ``found``, of the first or of all pictures, the last of them in words."""
+    figures = {str(one.sample.path): losses for one, losses in zip(asked, found, strict=False)}
+    events: list[PictureLosses] = []
     for names in parts(list(figures)):
         own, others = zip(*(figures[name] for name in names), strict=True)
         events.append(PictureLosses(step, epoch, "fixed", names, _rounded(own), _rounded(others)))
-    return events
+    shares = {name: share for event in events for name, share in event.figures.items()}
+    worst = sorted(shares, key=lambda name: (-shares[name], name))[:3]
+    listed = ", ".join(f"{os.path.basename(name)} {shares[name]:.2f}" for name in worst)
+    text = f"{len(shares)} pictures measured at step {step}; their captions fit least (1: as others' do): {listed}"
+    return [*events, Log("info", safe_text(text, 1000))]
 
 
 def _probes(subject: Subject, asked: Asked) -> list[Probe]:

@@ -12,7 +12,7 @@ from engine.memory.exhaustion import first_line, ran_out
 from engine.training.advisor import Advice, advise, on_disk
 from engine.training.checkpoint import Place
 from engine.training.control import Control
-from engine.training.fixed_losses import measure_pictures, pictures_of, told
+from engine.training.fixed_losses import figures_told, measure_pictures, pictures_of
 from engine.training.gauge import Gauge
 from engine.training.kit import Kit
 from engine.training.measured_pictures import MeasuredPictures
@@ -134,7 +134,7 @@ class Measurer:
         return found
 
     def serve(self, control: Control, place: Place) -> None:
-        """Measure every training picture if that was asked for; a stop meanwhile leaves it untold."""
+        """Measure every training picture if that was asked for, or as many as there is patience for."""
         wanted, control.measure_now = control.measure_now, False
         if not (wanted and self.kit.compute.is_main):
             return
@@ -142,12 +142,13 @@ class Measurer:
         epoch = max(place.epoch, 1)
         asked = pictures_of(order, entries.latents, epoch, self.config.seed)
 
-        def work() -> list[tuple[float, float]]:
-            return measure_pictures(self.subject(), asked, self.events, control.stopping)
+        def ending() -> bool:
+            return control.stopping() or control.measure_now
 
-        found = self._somehow(work, place.step)
-        if found is not None and len(found) == len(asked):
-            for event in told(place.step, place.epoch, asked, found):
+        found = self._somehow(lambda: measure_pictures(self.subject(), asked, self.events, ending), place.step)
+        control.measure_now = False  # asked for again meanwhile: enough of it
+        if found:
+            for event in figures_told(place.step, place.epoch, asked, found):
                 self.events.append(event)
 
     def _somehow(self, work: Callable[[], Found], step: int) -> Found | None:

@@ -1,5 +1,6 @@
 """Losses by picture: from the steps, and from a pass with fixed noise that leaves the training as it was."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from safetensors.torch import load_file
 from engine.commands import MeasurePictures, StopNow
 from engine.events import EpochDone, PictureLosses, RunFailed, StateChanged, StepDone
 from engine.run import Run, open_run
+from tui.__main__ import main
+from tui.report import report
+from tui.run_list import read_view
 
 FAST = {"epochs": 3, "accumulation": 2, "gradient_checkpointing": False}
 
@@ -63,3 +67,24 @@ def test_every_step_says_how_its_own_pictures_did(tmp_path: Path, monkeypatch: p
     later = [event for event in told(again, PictureLosses) if event.kind == "steps"]
     assert [event.epoch for event in later][-2:] == [2, 3]
     assert sum(later[-1].counts) >= sum(first.counts) + 5  # goes on from what was told before
+
+
+def test_a_finished_run_is_measured_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = pocket_config(tmp_path, training=FAST, saving={"every_epochs": 1})
+    data = config.dataset.folders[0].path
+    (data / "03.txt").write_text((data / "01.txt").read_text())  # as the first is captioned: no other for those two
+    run = finish(Run(config))
+    assert run.folder is not None and run.exit_reason == "finished"
+    file = run.folder.lora(3, 0, "final")
+    assert main(["losses", str(run.folder.root), "--json"]) == 0
+    pictures = json.loads(capfd.readouterr().out)["pictures"]
+    assert len(pictures) == 5 and file.is_file()
+    assert [one["misfit"] for one in pictures] == sorted((one["misfit"] for one in pictures), reverse=True)
+    assert main(["losses", str(run.folder.root)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split() == ["PICTURE", "MISFIT", "OWN", "CAPTION", "OTHERS"] and len(lines) == 6
+    view = read_view(run.folder.root)
+    assert {name: round(figure, 6) for name, figure in view.pictures.shown.items()} == {
+        one["picture"]: round(one["misfit"], 6) for one in pictures
+    }
+    assert "Captions that fit least: " in report(view)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from textual.timer import Timer
 
+from engine.commands import MeasurePictures
 from tui.screens.panes import PaneScreen
 from tui.view import RunView
 
@@ -21,6 +22,9 @@ class EditingScreen(PaneScreen):
     """A screen with a dataset and a caption pane, and how they work together."""
 
     _follow: Timer | None = None
+    _losses: tuple[object, object] = None, None
+    """The figures and the rows that the table's losses were taken from."""
+    _worst_wanted = False
 
     @property
     def _dataset(self) -> DatasetPane:
@@ -60,6 +64,26 @@ class EditingScreen(PaneScreen):
         epoch = epoch_of_edit(view)
         if self.workplace.live and view.live and epoch <= (view.epochs or 10**9):
             self.workplace.session.edited[str(event.row.path)] = epoch
+
+    def action_losses(self) -> None:
+        """Have the run measure its pictures after this step; asked for meanwhile, it ends that."""
+        self._worst_wanted = True
+        self.send(MeasurePictures(), "Measuring each picture after this step; L again ends that")
+
+    def take_losses(self) -> None:
+        """Show what the run says of its pictures; the worst come first where the user asked for it."""
+        catalog, view = self.workplace.catalog, self.run_view
+        figures = view.pictures.shown
+        if self._losses[0] is figures and self._losses[1] is catalog.rows:
+            return
+        news = self._losses[0] is not figures
+        self._losses = figures, catalog.rows
+        if figures or any(row.loss is not None for row in catalog.rows):
+            catalog.take_losses(figures)
+        if self._worst_wanted and news and figures is view.pictures.fixed:
+            self._worst_wanted = False
+            self._dataset.listing.order("loss", True)
+            self._dataset.show()
 
     def forget_taken(self) -> None:
         """Rows whose edits the run took up, or of a run that is over, say nothing of it any more."""

@@ -158,9 +158,10 @@ class DatasetPane(DatasetActions):
         listing, table = self.listing, self.table
         table.limits, table.edited, table.hint = listing.limits, self.session.edited, self._hint()
         table.tokens, table.longest = not self.catalog.tokenizer_problem, listing.longest
+        table.losses = any(row.loss is not None for row in listing.rows)
         table.show(listing.rows, listing.cursor)
         order = self.session.sort, self.session.descending
-        self.query_one(DatasetHeader).show_order(*order, table.tokens, table.longest)
+        self.query_one(DatasetHeader).show_order(*order, table.tokens, table.longest, table.losses)
         self._show_titles()
         self._show_note()
         able = bool(self.catalog.rows), bool(self.session.filter)

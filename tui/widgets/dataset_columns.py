@@ -34,9 +34,12 @@ _FULL_STATE = 15
 _MUCH_ENLARGED = 2.0
 """Scale from a picture to its bucket from which it is said, as `kiln dataset check` does."""
 _SHORTEST_NAME = 5
-_RIGHT = frozenset({"size", "bucket", "tokens"})
+_HIGH_LOSS = 1.1
+"""A picture is worth a look from this part of what is usual: with its own caption no better than with others'."""
+_RIGHT = frozenset({"size", "bucket", "tokens", "loss"})
 _LABELS = {
-    "name": "file", "size": "size", "bucket": "bucket", "tokens": "clip/t5", "stars": "stars", "state": "state",
+    "name": "file", "size": "size", "bucket": "bucket", "tokens": "clip/t5", "loss": "loss", "stars": "stars",
+    "state": "state",
 }  # fmt: skip
 
 # Word in the wide table, word in the narrow one; the note below the table says it in full.
@@ -71,16 +74,19 @@ class Limits:
 
 
 @lru_cache(maxsize=32)
-def columns_for(width: int, tokens: bool = True, longest: int = 20) -> tuple[Column, ...]:
+def columns_for(width: int, tokens: bool = True, longest: int = 20, losses: bool = False) -> tuple[Column, ...]:
     """The columns that fit ``width`` cells, from left to right.
 
     Args:
         width: cells of a row.
         tokens: whether there are counts to show.
         longest: cells of the longest name; what it leaves goes to the state's words, so that columns stay together.
+        losses: whether a run said how it does with the pictures; they keep their place as long as stars do.
     """
     for asked, layout in _LAYOUTS:
         fixed = {key: cells for key, cells in layout.items() if tokens or key != "tokens"}
+        if losses and "stars" in fixed:
+            fixed = {"loss": 5, **fixed}
         room = width - CURSOR - sum(fixed.values()) - len(fixed)
         if room >= min(longest, asked):
             break
@@ -126,6 +132,9 @@ def cell_of(row: Row, column: Column, limits: Limits, edited: int, glyphs: Glyph
         text = _size(*(row.bucket or (0, 0)))
     elif column.key == "tokens":
         text, style = _tokens(row, column.width, limits)
+    elif column.key == "loss":
+        text = "" if row.loss is None else f"{min(row.loss, 99):.2f}"
+        style = "warning" if row.loss is not None and row.loss > _HIGH_LOSS else "dim"
     elif column.key == "stars":
         text, style = _stars(row.stars, column.width, glyphs), "star"
     else:

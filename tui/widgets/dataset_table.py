@@ -50,6 +50,8 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
         """Whether there are token counts to show."""
         self.longest = 0
         """Cells of the dataset's longest name."""
+        self.losses = False
+        """Whether a run said how it does with the pictures."""
         self.edited: dict[str, int] = {}
         self.hint: Sequence[str] = ()
         """Paragraphs shown in place of rows while there are none."""
@@ -66,7 +68,7 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
     @property
     def columns(self) -> tuple[Column, ...]:
         """What is shown of each row."""
-        return columns_for(max(0, self.size.width - BAR), self.tokens, self.longest)
+        return columns_for(max(0, self.size.width - BAR), self.tokens, self.longest, self.losses)
 
     def scroll_to_cursor(self) -> None:
         """Bring the cursor's row into sight, moving as little as possible."""
@@ -135,22 +137,22 @@ class DatasetHeader(CellWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sort, self.descending, self.tokens, self.longest = "name", False, True, 0
+        self.sort, self.descending, self.tokens, self.longest, self.losses = "name", False, True, 0, False
 
     def content_key(self) -> Hashable:
         """The order, and which columns there are."""
-        return self.sort, self.descending, self.tokens, self.longest
+        return self.sort, self.descending, self.tokens, self.longest, self.losses
 
-    def show_order(self, sort: str, descending: bool, tokens: bool, longest: int) -> None:
+    def show_order(self, sort: str, descending: bool, tokens: bool, longest: int, losses: bool) -> None:
         """Name the table's columns, and mark the one that it is sorted by."""
-        order = sort, descending, tokens, longest
+        order = sort, descending, tokens, longest, losses
         if order != self.content_key():
-            self.sort, self.descending, self.tokens, self.longest = order
+            self.sort, self.descending, self.tokens, self.longest, self.losses = order
             self.refresh()
 
     def columns(self, width: int) -> tuple[Column, ...]:
         """The table's columns."""
-        return columns_for(max(0, width - BAR), self.tokens, self.longest)
+        return columns_for(max(0, width - BAR), self.tokens, self.longest, self.losses)
 
     def on_click(self, event: Click) -> None:
         """Sort by the column under the pointer."""
