@@ -52,7 +52,8 @@ class PictureLosses:
         kind: "steps", from the training steps: losses as shares of what is usual at their noise levels; or "fixed",
             from a pass with the same noise for all: mean squared errors of the predicted velocity.
         losses: by picture; of "fixed" with the picture's own caption.
-        others: of "fixed" the same with other pictures' captions; 0 where there is no other caption, else empty.
+        others: of "fixed" the same with other pictures' captions, 0 where there is no other caption; else empty.
+        base: of "fixed" the share own / others without the LoRA, 0 likewise; else empty.
         counts: of "steps" how often each was seen; else empty.
     """
 
@@ -62,20 +63,21 @@ class PictureLosses:
     names: tuple[str, ...]
     losses: tuple[float, ...]
     others: tuple[float, ...] = ()
+    base: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
 
     @property
     def figures(self) -> dict[str, float]:
         """How badly each picture does, by its path: about 1 is as usual, more is worse.
 
-        Of "fixed" the loss with the own caption as a share of that with others'; where nobody has another caption, as
-        a share of all pictures' mean.
+        Of "fixed" the loss with the own caption as a share of that with others', with the LoRA or without it,
+        whichever is larger; where nobody has another caption, as a share of all pictures' mean.
         """
         if self.kind != "fixed":
             return dict(zip(self.names, self.losses, strict=False))
         usual = math.fsum(self.losses) / max(len(self.losses), 1)
-        pairs = zip(self.names, self.losses, self.others or (0.0,) * len(self.names), strict=False)
-        return {name: loss / ((other if other > 0 else usual) or 1.0) for name, loss, other in pairs}
+        told = zip(self.names, self.losses, self.others, self.base, strict=False)
+        return {name: max(loss / ((other if other > 0 else usual) or 1.0), base) for name, loss, other, base in told}
 
 
 @dataclass(frozen=True)

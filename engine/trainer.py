@@ -147,7 +147,6 @@ class Trainer:
         self.stepper = Stepper(config, self.kit)
         if reason := self.stepper.gate.reason:
             events.append(Log("info", f"The host waits for the GPU in each step: {reason}"))
-        self.ledger.pictures = StepLosses(config, base.family, prepared.order, events, self.folder.events)
         self.keeper, self.patience = _keepers(self, made)
         ladder.attempt(self.keeper.restore, "loading", ladder.first_step - 1)
         resumed = self.ledger.place.step > 0
@@ -392,6 +391,8 @@ def _keepers(trainer: Trainer, made: ExitStack) -> tuple[Keeper, Patience]:
     folder, events, kit = trainer.folder, trainer.events, trainer.kit
     room = Room(folder, events, trainer.config.saving.keep_states)
     made.callback(room.close)
+    order = kit.prepared.order
+    trainer.ledger.pictures = StepLosses(trainer.config, kit.base.family, order, events, folder.events)
     keeper = Keeper(trainer.config, folder, events, kit, trainer.ledger, trainer.enter, room, kit.lean.pool)
     made.push(unless_lost(keeper.close, keeper.abandon))
     alone = kit.compute.processes == 1

@@ -35,6 +35,7 @@ class Catalog(CatalogThread):
         state: ``empty``, ``scanning``, ``ready`` or ``failed``.
         error: why it failed.
         failure: a note about a picture that could not be written; whoever shows it sets it to None.
+        reshaped: paths of pictures whose exclusion, repeats or crop were changed here; whoever tells of it clears it.
     """
 
     clip_limit = CLIP_LIMIT
@@ -143,6 +144,8 @@ class Catalog(CatalogThread):
             reader = self._reader
             if reader is not None and row in reader.rows:
                 row.take_notes(PictureNotes.model_validate({**dict(row.notes), **notes}))
+                if notes.keys() & {"exclude", "repeats", "crop"}:
+                    self.reshaped.add(str(row.path))
                 before = self._noted.get(row, (reader, {}))[1]
                 self._noted[row] = (reader, {**before, **notes})
                 self._wake()

@@ -1,10 +1,12 @@
 """Every training picture under the same noise, with its own caption and with those of others: a pass on request.
 
 A picture's plain loss says how hard it is to draw: a crowd costs more than a face on a grey wall, whatever their
-captions say. So each picture is asked twice, with its own caption and with some of the other pictures', at the same
-noise and noise levels, and *misfit* = own / others is what is looked at: below 1 the caption helps to draw the
-picture, near 1 it says nothing that the others do not, above 1 it describes something else. Noise and levels are
-functions of the run's seed; nothing of the training is touched (:mod:`engine.training.validation`).
+captions say. So each picture is asked with its own caption and with some of the other pictures', at the same noise
+and noise levels, and own / others is looked at: below 1 the caption helps to draw the picture, near 1 it says nothing
+that the others do not, above 1 it describes something else. It is asked with the LoRA and without it, and the larger
+share is the picture's *misfit*: the base knows the common words and learns no wrong caption by heart, the LoRA knows
+its own. Noise and levels are functions of the run's seed; nothing of the training is touched
+(:mod:`engine.training.validation`).
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from engine.events import Event, EventLog, Log, PictureLosses, Progress
 from engine.text import safe_text
 from engine.training.measured_pictures import view_of
 from engine.training.step_losses import parts
-from engine.training.validation import Known, Probe, Subject, picture_probes, predict
+from engine.training.validation import Known, Probe, Subject, picture_probes, predict, silenced
 
-SIGMAS = (0.45, 0.65, 0.85)
-"""Noise levels: where the caption decides what is drawn, and what it decides is not yet settled by the picture."""
+SIGMAS = (0.65, 0.85)
+"""Noise levels: high, where the picture does not settle yet what the caption says."""
 
-OTHERS = 2
+OTHERS = 3
 """Captions of other pictures that each picture is asked with."""
 
 TOGETHER = 192
@@ -67,14 +69,24 @@ def pictures_of(order: Order, views: dict[View, str], epoch: int, seed: int) -> 
     return asked
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A picture's losses with its own caption and, on average, with others' (0 where there are none)."""
+
+    own: float
+    others: float
+
+    @property
+    def share(self) -> float:
+        """Own / others; 0 where there are none."""
+        return self.own / self.others if self.others > 0 else 0.0
+
+
 def measure_pictures(
     subject: Subject, asked: Sequence[Asked], events: EventLog, should_stop: Callable[[], bool]
-) -> list[tuple[float, float]]:
-    """The losses of each picture with its own caption and, on average, with others'; 0 where there are none.
-
-    Fewer than ``asked`` if stopped.
-    """
-    found: list[tuple[float, float]] = []
+) -> list[tuple[Fit, Fit]]:
+    """How the captions fit with the LoRA and without it, by picture; fewer than ``asked`` if stopped."""
+    found: list[tuple[Fit, Fit]] = []
     at_once = max(1, TOGETHER // (len(SIGMAS) * (1 + OTHERS)))
     for first in range(0, len(asked), at_once):
         if should_stop():
@@ -82,22 +94,25 @@ def measure_pictures(
         events.append(Progress("measure pictures", first, len(asked)))
         some = asked[first : first + at_once]
         questions = [_probes(subject, one) for one in some]
-        answers = iter(predict(subject, [probe for probes in questions for probe in probes]))
-        for probes in questions:
-            losses = [float((next(answers) - probe.target).square().mean()) for probe in probes]
-            own, others = losses[: len(SIGMAS)], losses[len(SIGMAS) :]
-            found.append((sum(own) / len(own), sum(others) / max(len(others), 1)))
+        trained = _fits(subject, questions)
+        with silenced(subject.lora):
+            found += zip(trained, _fits(subject, questions), strict=True)
     events.append(Progress("measure pictures", len(found), len(asked)))
     return found
 
 
-def figures_told(step: int, epoch: int, asked: Sequence[Asked], found: Sequence[tuple[float, float]]) -> list[Event]:
+def figures_told(step: int, epoch: int, asked: Sequence[Asked], found: Sequence[tuple[Fit, Fit]]) -> list[Event]:
     """The events that tell of what was ``found``, of the first or of all pictures, the last of them in words."""
-    figures = {str(one.sample.path): losses for one, losses in zip(asked, found, strict=False)}
+    fits = {str(one.sample.path): fit for one, fit in zip(asked, found, strict=False)}
     events: list[PictureLosses] = []
-    for names in parts(list(figures)):
-        own, others = zip(*(figures[name] for name in names), strict=True)
-        events.append(PictureLosses(step, epoch, "fixed", names, _rounded(own), _rounded(others)))
+    for names in parts(list(fits)):
+        own, others, base = (
+            tuple(round(figure, 6) for figure in column)
+            for column in zip(
+                *((lora.own, lora.others, base.share) for lora, base in map(fits.__getitem__, names)), strict=True
+            )
+        )
+        events.append(PictureLosses(step, epoch, "fixed", names, own, others, base))
     shares = {name: share for event in events for name, share in event.figures.items()}
     worst = sorted(shares, key=lambda name: (-shares[name], name))[:3]
     listed = ", ".join(f"{os.path.basename(name)} {shares[name]:.2f}" for name in worst)
@@ -105,14 +120,20 @@ def figures_told(step: int, epoch: int, asked: Sequence[Asked], found: Sequence[
     return [*events, Log("info", safe_text(text, 1000))]
 
 
+def _fits(subject: Subject, questions: Sequence[Sequence[Probe]]) -> list[Fit]:
+    """The model as it stands, asked all of it: of each picture first its own caption's questions."""
+    answers = iter(predict(subject, [probe for probes in questions for probe in probes]))
+    fits = []
+    for probes in questions:
+        losses = [float((next(answers) - probe.target).square().mean()) for probe in probes]
+        own, others = losses[: len(SIGMAS)], losses[len(SIGMAS) :]
+        fits.append(Fit(sum(own) / len(own), sum(others) / max(len(others), 1)))
+    return fits
+
+
 def _probes(subject: Subject, asked: Asked) -> list[Probe]:
     """With the own caption at every level, then with each of the others."""
     latents, seed = subject.entries.mean_latents(asked.view), subject.config.seed
     texts = [subject.entries.batch_text([caption]) for caption in (asked.caption, *asked.others)]
-    name = f"{asked.sample.content_hash}/{asked.sample.name}"
-    [own] = picture_probes(Known(name, latents, texts[0]), SIGMAS, 1, seed)
+    [own] = picture_probes(Known("every picture", latents, texts[0]), SIGMAS, 1, seed)  # one name, one noise
     return [replace(probe, text=text) for text in texts for probe in own]
-
-
-def _rounded(losses: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(loss, 6) for loss in losses)

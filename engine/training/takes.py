@@ -13,7 +13,7 @@ import torch
 from engine.cache.text import text_key
 from engine.dataset.history import CaptionHistory
 from engine.dataset.scan import Sample
-from engine.dataset.watch import CaptionWatch
+from engine.dataset.watch import CaptionWatch, NotesWatch
 from engine.errors import DiskError, EngineError
 from engine.events import CaptionsTaken, Log
 from engine.text import safe_text
@@ -41,6 +41,7 @@ class Takes:
         self.control = control
         self.away = False
         self._watch = CaptionWatch(self.order.samples, self.config.dataset.captions.extensions)
+        self._notes = NotesWatch(folder.path for folder in self.config.dataset.folders)
 
     def begin(self, step: int) -> None:
         """Write down the captions that the run begins with; after ``step`` steps of it, say what was edited since.
@@ -73,6 +74,8 @@ class Takes:
         found = self._watch.look(lambda sample: self.order.caption(sample, epoch))
         for remark in found.remarks:
             self.events.append(Log("warning", remark))
+        for line in self._notes.look():
+            self.events.append(Log("info", safe_text(line, 2000)))
         texts = found.texts
         try:
             self._embed(self.order.captions_from(epoch, texts))

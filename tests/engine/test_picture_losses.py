@@ -8,9 +8,13 @@ import torch
 from pocket import finish, pocket_config, submit_after, told
 from safetensors.torch import load_file
 
+from engine.batches import Turn
 from engine.commands import MeasurePictures, StopNow
-from engine.events import EpochDone, PictureLosses, RunFailed, StateChanged, StepDone
+from engine.dataset.sidecar import SIDECAR_NAME, Sidecar
+from engine.dataset.watch import NotesWatch
+from engine.events import EpochDone, Log, PictureLosses, RunFailed, StateChanged, StepDone
 from engine.run import Run, open_run
+from engine.trainer import Trainer
 from tui.__main__ import main
 from tui.report import report
 from tui.run_list import read_view
@@ -45,6 +49,7 @@ def test_a_pass_with_fixed_noise_changes_nothing_and_says_the_same_each_time(
     for event in found:
         assert names(event) == [f"{number:02d}.png" for number in range(5)]
         assert all(loss > 0 for loss in event.losses + event.others)
+        assert event.base == found[0].base  # without the LoRA nothing has changed
     assert found[0].losses != found[1].losses  # the LoRA learned between them
     assert [event.state for event in told(run, StateChanged)].count("measuring") >= 2
     # At another sitting, on the same weights: the same figures.
@@ -63,7 +68,18 @@ def test_every_step_says_how_its_own_pictures_did(tmp_path: Path, monkeypatch: p
     assert [event.step for event in told(run, EpochDone)] == [3]
     assert run.folder is not None
     monkeypatch.undo()
+    noted = Sidecar().with_notes("01.png", exclude=True, stars=3).with_notes("02.png", stars=1)
+    step_of = Trainer._step
+
+    def stepping(self: Trainer, turn: Turn) -> None:
+        step_of(self, turn)
+        if turn.step == 5:
+            noted.save(run.config.dataset.folders[0].path)
+
+    monkeypatch.setattr(Trainer, "_step", stepping)
     again = finish(open_run(run.folder.root))
+    said = [event.text for event in told(again, Log) if "next start" in event.text]
+    assert said == ["Notes changed count from the run's next start: 01.png (exclusion) (1)"]
     later = [event for event in told(again, PictureLosses) if event.kind == "steps"]
     assert [event.epoch for event in later][-2:] == [2, 3]
     assert sum(later[-1].counts) >= sum(first.counts) + 5  # goes on from what was told before
@@ -82,9 +98,26 @@ def test_a_finished_run_is_measured_from_the_command_line(tmp_path: Path, capfd:
     assert [one["misfit"] for one in pictures] == sorted((one["misfit"] for one in pictures), reverse=True)
     assert main(["losses", str(run.folder.root)]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0].split() == ["PICTURE", "MISFIT", "OWN", "CAPTION", "OTHERS"] and len(lines) == 6
+    assert lines[0].split() == ["PICTURE", "MISFIT", "LOSS", "OTHERS", "LORA", "BASE"] and len(lines) == 6
     view = read_view(run.folder.root)
     assert {name: round(figure, 6) for name, figure in view.pictures.shown.items()} == {
         one["picture"]: round(one["misfit"], 6) for one in pictures
     }
     assert "Captions that fit least: " in report(view)
+
+
+def test_notes_that_a_run_is_made_of_are_told_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
+    Sidecar().with_notes("a.png", repeats=2).save(tmp_path)
+    watch = NotesWatch([tmp_path])
+    assert watch.look() == []
+    Sidecar().with_notes("a.png", stars=2).save(tmp_path)
+    assert watch.look() == []
+    Sidecar().with_notes("a.png", repeats=None).with_notes("b.png", crop=(0, 0, 8, 8), exclude=True).save(tmp_path)
+    [line] = watch.look()
+    assert line.endswith("next start: a.png (repeats), b.png (exclusion, crop) (2)")
+    (tmp_path / SIDECAR_NAME).write_text("version = 9\n")
+    [line] = watch.look()
+    assert "cannot be read" in line and watch.look() == []
+    (tmp_path / SIDECAR_NAME).unlink()
+    [line] = watch.look()
+    assert "b.png" in line and "a.png" not in line

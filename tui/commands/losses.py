@@ -1,8 +1,9 @@
 """`kiln losses RUN`: which training pictures a run's LoRA learned badly, and whose captions do not fit.
 
-Every picture is measured under the same noise, with its own caption and with other pictures'. MISFIT is the first
-loss as a share of the second: below 1 the caption helps, above it the caption describes something else. What is found
-is told in the run's events too, so that the workbench shows it. In a run that is live, L does the same.
+Every picture is measured under the same noise with its own caption and with other pictures' captions. LORA and BASE
+are the first loss as a share of the second, with the LoRA and without it; MISFIT is the larger one: below 1 the
+caption helps, above it the caption describes something else. What is found is told in the run's events too, so that
+the workbench shows it. In a run that is live, L does the same.
 """
 
 from __future__ import annotations
@@ -60,25 +61,26 @@ def run(args: argparse.Namespace) -> int:
 
 def as_json(file: Path, found: Sequence[PictureLosses]) -> str:
     """All figures, the worst picture first."""
-    pictures = [
-        {"picture": name, "misfit": misfit, "loss": loss, "others": others}
-        for misfit, name, loss, others in _rows(found)
-    ]
+    keys = ("misfit", "picture", "loss", "others", "base")
+    pictures = [dict(zip(keys, row, strict=True)) for row in _rows(found)]
     return json.dumps({"file": str(file), "pictures": pictures}, indent=2)
 
 
 def table(found: Sequence[PictureLosses]) -> str:
     """The pictures as aligned lines, the worst first."""
-    rows: list[tuple[str, ...]] = [("PICTURE", "MISFIT", "OWN CAPTION", "OTHERS")]
-    for misfit, name, loss, others in _rows(found):
-        rows.append((safe_text(Path(name).name, 60), f"{misfit:.3f}", f"{loss:.5f}", f"{others:.5f}"))
+    rows: list[tuple[str, ...]] = [("PICTURE", "MISFIT", "LOSS", "OTHERS", "LORA", "BASE")]
+    for misfit, name, loss, others, base in _rows(found):
+        lora = f"{loss / others:.3f}" if others else "-"
+        figures = (f"{misfit:.3f}", f"{loss:.5f}", f"{others:.5f}", lora, f"{base:.3f}" if others else "-")
+        rows.append((safe_text(Path(name).name, 60), *figures))
     return aligned(rows)
 
 
-def _rows(found: Sequence[PictureLosses]) -> list[tuple[float, str, float, float]]:
+def _rows(found: Sequence[PictureLosses]) -> list[tuple[float, str, float, float, float]]:
+    """Misfit, picture, its loss with the own caption and with others, their share without the LoRA."""
     rows = [
-        (event.figures[name], name, loss, others)
+        (event.figures[name], name, loss, others, base)
         for event in found
-        for name, loss, others in zip(event.names, event.losses, event.others, strict=True)
+        for name, loss, others, base in zip(event.names, event.losses, event.others, event.base, strict=True)
     ]
     return sorted(rows, key=lambda row: (-row[0], row[1]))

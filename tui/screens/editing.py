@@ -8,6 +8,7 @@ from textual.timer import Timer
 
 from engine.commands import MeasurePictures
 from tui.screens.panes import PaneScreen
+from tui.session import NEXT_START
 from tui.view import RunView
 
 if TYPE_CHECKING:  # the first frame does not wait for them
@@ -86,8 +87,15 @@ class EditingScreen(PaneScreen):
             self._dataset.show()
 
     def forget_taken(self) -> None:
-        """Rows whose edits the run took up, or of a run that is over, say nothing of it any more."""
-        edited, view = self.workplace.session.edited, self.run_view
+        """Rows whose edits the run took up, or of a run that is over, say nothing of it any more.
+
+        Notes that change what a live run is made of count from its next start.
+        """
+        edited, view, reshaped = self.workplace.session.edited, self.run_view, self.workplace.catalog.reshaped
+        if reshaped:
+            if self.workplace.live and view.live:
+                edited |= dict.fromkeys(reshaped, NEXT_START)
+            reshaped.clear()
         for path, epoch in list(edited.items()):
             if not view.live or view.epoch >= epoch or view.captions_taken.get(path, 0) >= epoch:
                 del edited[path]

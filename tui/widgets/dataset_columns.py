@@ -14,6 +14,7 @@ from rich.cells import cell_len, set_cell_size
 
 from tui.catalog_rows import UNREAD, Row
 from tui.glyphs import Glyphs
+from tui.session import NEXT_START
 
 CURSOR = 2
 """Cells in front of each row for the cursor's mark."""
@@ -120,7 +121,7 @@ def cell_of(row: Row, column: Column, limits: Limits, edited: int, glyphs: Glyph
         row: the picture.
         column: which cell.
         limits: tokens that are read; what goes over is marked, ``!`` for T5 and ``+`` for CLIP.
-        edited: epoch from which an edited caption counts; 0 when it was not edited during the run.
+        edited: epoch from which an edit counts, or ``NEXT_START``; 0 when it was not edited during the run.
         glyphs: the signs to draw with.
     """
     style = "dim"
@@ -200,7 +201,10 @@ def _state(row: Row, edited: int, width: int, glyphs: Glyphs, limits: Limits) ->
         sign = glyphs.error if row.severity == "error" else glyphs.warning
         texts, style = (*(f"{sign} {word}" for word in words), sign), row.severity
     elif edited:
-        shorter = (f"{glyphs.running} {word} {edited}" for word in ("from epoch", "epoch", "ep"))
+        whens = [f"{word} {edited}" for word in ("from epoch", "epoch", "ep")]
+        if edited == NEXT_START:
+            whens = ["from next start", "next start", "next"]
+        shorter = (f"{glyphs.running} {when}" for when in whens)
         texts, style = (*shorter, glyphs.running), "edited"
     elif row.t5 is not None and row.t5 > limits.t5:
         texts, style = (f"{glyphs.warning} caption cut", f"{glyphs.warning} cut", glyphs.warning), "warning"
