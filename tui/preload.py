@@ -27,6 +27,7 @@ LATER = (
     "tui.screens.blind",
     "tui.screens.compare",
     "tui.screens.conflict",
+    "tui.screens.crop",
     "tui.screens.dialogs",
     "tui.screens.epoch_pair",
     "tui.screens.epochs",

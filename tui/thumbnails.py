@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.dataset.buckets import Placement
+from engine.dataset.decoder import MASK_CELL
 from engine.errors import DatasetError, DiskError
 from engine.files import atomic_write
 from engine.text import safe_text
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.dataset.decoder import Decoder
+    from tui.widgets.overlays import MaskShown
 
 SIDE = 512
 QUALITY = 85
@@ -85,6 +88,14 @@ class Thumbnails:
             while len(self._kept) > KEPT_PICTURES:
                 self._kept.popitem(last=False)
         return thumbnail
+
+    def mask(self, shown: MaskShown, width: int, height: int) -> NDArray[np.uint8] | None:
+        """A picture's mask at the size of its thumbnail, (height, width); None where there is none that fits it."""
+        cells = Placement(width * MASK_CELL, height * MASK_CELL, width * MASK_CELL, height * MASK_CELL, 0, 0)
+        try:
+            return self._decoder.mask(shown.path, cells, shown.picture, None, False, shown.alpha)
+        except DatasetError:  # the caches say what is wrong with it
+            return None
 
     def close(self) -> None:
         """Wait for what is being decoded, forget the rest."""

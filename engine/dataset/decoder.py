@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.dataset.buckets import Placement
+from engine.dataset.sidecar import Crop
 from engine.errors import DatasetError
 from engine.text import safe_text
 
@@ -35,6 +36,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]);from engine.dataset.decoder_child import main; main(int(sys.argv[2]))"
 )
+MASK_CELL = 8
+"""Pixels a side that one value of a mask stands for: one of the latents."""
 MEMORY_LIMIT = 2 << 30
 """Bytes of address space that a child may have."""
 _START_LIMIT_S = 60.0
@@ -121,9 +124,15 @@ class Decoder:
         return self._one("verify", path, _image_info, background=background)
 
     def pixels(
-        self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1
+        self,
+        path: Path,
+        placement: Placement,
+        background: str,
+        flip: bool,
+        reduction: int = 1,
+        box: Crop | None = None,
     ) -> NDArray[np.uint8]:
-        """Decode, turn by EXIF, put on ``background``, scale, crop to the bucket, mirror.
+        """Decode, turn by EXIF, put on ``background``, cut out ``box``, scale, crop to the bucket, mirror.
 
         ``reduction`` decodes a JPEG at a half, a quarter or an eighth of its size, see
         :func:`~engine.dataset.buckets.jpeg_reduction`.
@@ -142,7 +151,40 @@ class Decoder:
             background=background,
             flip=flip,
             reduction=reduction,
+            box=box,
         )
+
+    def mask(
+        self, path: Path, placement: Placement, picture: tuple[int, int], box: Crop | None, flip: bool, alpha: bool
+    ) -> NDArray[np.uint8]:
+        """A mask as :meth:`pixels` shows its picture, each value the mean over ``MASK_CELL`` pixels a side.
+
+        Args:
+            path: the mask; with ``alpha`` a picture whose alpha channel it is.
+            placement: the picture's.
+            picture: the whole picture's width and height; the mask may be larger or smaller, of the same shape.
+            box: what the user cut out of the picture, in its pixels.
+            flip: mirror it.
+
+        Returns:
+            uint8, shape (bucket_h / MASK_CELL, bucket_w / MASK_CELL); 255 counts in full.
+
+        Raises:
+            DatasetError: not a picture that can be read, or of another shape than the picture.
+        """
+        size = placement.bucket_w // MASK_CELL, placement.bucket_h // MASK_CELL
+        found = self._one(
+            "mask",
+            path,
+            lambda header, payload: _array(header, payload, size),
+            placement=dataclasses.astuple(placement),
+            picture=picture,
+            box=box or (0, 0, *picture),
+            size=size,
+            flip=flip,
+            alpha=alpha,
+        )
+        return found[:, :, 0]
 
     def thumbnail(self, path: Path, max_side: int, background: str = "white") -> NDArray[np.uint8]:
         """The whole picture, at most ``max_side`` pixels wide and high; uint8 RGB, shape (h, w, 3).

@@ -280,10 +280,15 @@ def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
     reduction, size = request["reduction"], picture.size
     reduced = _reduce(picture, reduction)
     rgb = _upright(picture, request["background"])
+    fitting = True
+    if request["box"] is not None:
+        left_cut, top_cut, wide, high = (side // reduction for side in request["box"])
+        fitting = left_cut + wide <= rgb.width and top_cut + high <= rgb.height
+        rgb = rgb.crop((left_cut, top_cut, left_cut + wide, top_cut + high))
     width, height = rgb.size
     # Rounding moves each resized side by half a pixel at most; more means that another picture was scanned.
     apart = abs(width * resized_h - height * resized_w) * reduction
-    if not reduced or apart > (width + height) * reduction / 2 + 1:
+    if not reduced or not fitting or apart > (width + height) * reduction / 2 + 1:
         raise DatasetError(
             "A picture changed since it was scanned",
             f"it is now {size[0]} x {size[1]}, which does not fit the {resized_w} x {resized_h} chosen for it",
@@ -301,6 +306,40 @@ def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
     if request["flip"]:
         scaled = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return {"size": scaled.size}, scaled.tobytes()
+
+
+def _mask(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    """What of the picture counts, as means over whole cells; Pillow's box filter weighs parts of pixels by area."""
+    bucket_w, bucket_h, resized_w, resized_h, left, top = request["placement"]
+    orientation = _orientation(picture, [])
+    grey = _alpha(picture) if request["alpha"] else _flattened(picture, "black")[0].convert("L")
+    grey = grey.transpose(_TURNS[orientation]) if orientation in _TURNS else grey
+    (picture_w, picture_h), (cut_x, cut_y, wide, high) = request["picture"], request["box"]
+    if abs(grey.width * picture_h - grey.height * picture_w) > 0.01 * grey.width * picture_h:
+        raise DatasetError(
+            "A mask has another shape than its picture",
+            f"it is {grey.width} x {grey.height}, the picture {picture_w} x {picture_h}",
+            "Make it of the whole picture, at any size.",
+        )
+    across, down = grey.width / picture_w, grey.height / picture_h
+    x, y = cut_x + left * wide / resized_w, cut_y + top * high / resized_h
+    box = (
+        x * across, y * down,
+        min(grey.width, (x + bucket_w * wide / resized_w) * across),
+        min(grey.height, (y + bucket_h * high / resized_h) * down),
+    )  # fmt: skip
+    scaled = grey.resize(tuple(request["size"]), Image.Resampling.BOX, box=box)
+    if request["flip"]:
+        scaled = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return {"size": scaled.size}, scaled.convert("RGB").tobytes()
+
+
+def _alpha(picture: Image.Image) -> Image.Image:
+    """A picture's opacity; all of it where it has no alpha channel."""
+    picture.load()
+    if "transparency" not in picture.info and picture.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return Image.new("L", picture.size, 255)
+    return picture.convert("RGBA").getchannel("A")
 
 
 def _reduce(picture: Image.Image, reduction: int) -> bool:
@@ -348,4 +387,4 @@ def _white_is_zero(picture: Image.Image) -> bool:
     return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(262) == 0
 
 
-_OPERATIONS = {"probe": _probe, "verify": _verify, "pixels": _pixels, "thumbnail": _thumbnail}
+_OPERATIONS = {"probe": _probe, "verify": _verify, "pixels": _pixels, "mask": _mask, "thumbnail": _thumbnail}

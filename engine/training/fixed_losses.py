@@ -23,7 +23,7 @@ from engine.events import Event, EventLog, Log, PictureLosses, Progress
 from engine.text import safe_text
 from engine.training.measured_pictures import view_of
 from engine.training.step_losses import parts
-from engine.training.validation import Known, Probe, Subject, picture_probes, predict, silenced
+from engine.training.validation import Known, Probe, Subject, loss_of, picture_probes, predict, silenced
 
 SIGMAS = (0.65, 0.85)
 """Noise levels: high, where the picture does not settle yet what the caption says."""
@@ -125,7 +125,7 @@ def _fits(subject: Subject, questions: Sequence[Sequence[Probe]]) -> list[Fit]:
     answers = iter(predict(subject, [probe for probes in questions for probe in probes]))
     fits = []
     for probes in questions:
-        losses = [float((next(answers) - probe.target).square().mean()) for probe in probes]
+        losses = [loss_of(next(answers), probe) for probe in probes]
         own, others = losses[: len(SIGMAS)], losses[len(SIGMAS) :]
         fits.append(Fit(sum(own) / len(own), sum(others) / max(len(others), 1)))
     return fits
@@ -135,5 +135,6 @@ def _probes(subject: Subject, asked: Asked) -> list[Probe]:
     """With the own caption at every level, then with each of the others."""
     latents, seed = subject.entries.mean_latents(asked.view), subject.config.seed
     texts = [subject.entries.batch_text([caption]) for caption in (asked.caption, *asked.others)]
-    [own] = picture_probes(Known("every picture", latents, texts[0]), SIGMAS, 1, seed)  # one name, one noise
+    known = Known("every picture", latents, texts[0], subject.entries.mask(asked.view))  # one name, one noise
+    [own] = picture_probes(known, SIGMAS, 1, seed)
     return [replace(probe, text=text) for text in texts for probe in own]

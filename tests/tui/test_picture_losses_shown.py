@@ -9,13 +9,14 @@ from test_view import STARTED, folded
 from test_workbench_editing import LiveRun, dataset, showing
 from watching import text_of, until
 
+from engine.dataset.query import query_of
 from engine.events import Log, PictureLosses, RunStarted
-from tui.catalog_rows import Row, places_of
+from tui.catalog_rows import Row, matching
 from tui.glyphs import UNICODE
 from tui.report import report
 from tui.session import NEXT_START
 from tui.view_pictures import worst
-from tui.widgets.dataset_columns import Limits, cell_of, columns_for
+from tui.widgets.dataset_columns import Limits, cell_of, columns_for, extra_of
 from tui.workplace import Workplace
 
 
@@ -56,13 +57,11 @@ def test_figures_of_any_file_are_taken_as_far_as_they_go() -> None:
 def test_the_column_comes_with_the_figures_and_sorts_by_them() -> None:
     rows = [Row(Path(name), name, Path("a.txt"), "x", picture_mark=(1, 1)) for name in ("a", "b", "c")]
     rows[0].loss, rows[1].loss = 0.5, 1.257
-    assert places_of(rows, "", "loss", descending=True) == [1, 0, 2]
-    for width in (78, 41, 24):
-        assert "loss" in [column.key for column in columns_for(width, longest=6, losses=True)]
-        assert "loss" not in [column.key for column in columns_for(width, longest=6)]
-    column = next(column for column in columns_for(78, losses=True) if column.key == "loss")
+    assert matching(rows, query_of(""), "loss", descending=True) == [rows[1], rows[0], rows[2]]
+    assert "loss" not in [column.key for column in columns_for(78)]
+    column = next(column for column in columns_for(78, extra=extra_of("loss")) if column.key == "loss")
     cells = [cell_of(row, column, Limits(), 0, UNICODE) for row in rows]
-    assert cells == [(" 0.50", "dim"), (" 1.26", "warning"), ("     ", "dim")]
+    assert cells == [("  0.50", "dim"), ("  1.26", "warning"), ("      ", "dim")]
     state = columns_for(78, longest=6)[-1]
     assert cell_of(rows[0], state, Limits(), NEXT_START, UNICODE)[0].strip().endswith("next start")
 

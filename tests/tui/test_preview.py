@@ -30,6 +30,7 @@ from tui.terminal.traits import Traits
 from tui.thumbnails import Thumbnail, Thumbnails
 from tui.widgets.gauges import measured
 from tui.widgets.graphics import kitty_picture, placed, sixel_picture
+from tui.widgets.overlays import darkened
 from tui.widgets.picture import picture_cells
 from tui.widgets.picture_info import crop_of, facts_of, placement_of
 from tui.widgets.preview import (
@@ -40,7 +41,6 @@ from tui.widgets.preview import (
     Drawn,
     Preview,
     Wanted,
-    darkened,
     draw,
     how_to_draw,
     with_pixels,
@@ -377,7 +377,7 @@ def test_facts_of_a_picture() -> None:
     facts = facts_of(wide, placement, "->")
     bucket = f"{placement.bucket_w}x{placement.bucket_h}"
     assert facts.parts[0] == f"2000x1000 -> bucket {bucket}" and "JPEG" in facts.parts
-    crop = crop_of(placement)
+    crop = crop_of(wide, placement)
     assert crop is not None and 0 <= crop[0] < crop[2] <= 1
     small = row(width=100, height=100)
     assert "enlarged 5.1 times" in facts_of(small, placement_of(small, dataset()), "->").parts

@@ -46,6 +46,25 @@ class EditingScreen(PaneScreen):
             row = event.row
             self._follow = self.set_timer(SETTLE_S, lambda: caption.show_row(row))
 
+    def on_crop_wanted(self) -> None:
+        """Crop the picture under the cursor, and others from there."""
+        from tui.screens.crop import CropScreen
+
+        listing = self._dataset.listing
+        self.app.push_screen(CropScreen(self.workplace, listing.rows, listing.cursor), self._cropped)
+
+    def _cropped(self, path: str | None) -> None:
+        """The picture shown last is the current one."""
+        dataset = self._dataset
+        at = next((n for n, row in enumerate(dataset.listing.rows) if str(row.path) == path), None)
+        if at is not None:
+            dataset.go(at)
+        self.go_to(self.current)
+
+    def on_mask_wanted(self) -> None:
+        """Show masks over the pictures, or hide them."""
+        self._dataset.say(self._caption.flip_mask())
+
     def on_edit_wanted(self) -> None:
         """Type in the caption of the row under the cursor."""
         self._caption.show_row(self._dataset.chosen)

@@ -27,6 +27,7 @@ from textual.widgets._toast import Toast
 from tui.thumbnails import Thumbnails
 from tui.widgets.cells import CellWidget, Run, strip_of, wrap
 from tui.widgets.graphics import kitty_forget, kitty_picture, kitty_show, placed, sixel_picture
+from tui.widgets.overlays import Crop, MaskShown, darkened, framed, masked
 from tui.widgets.picture import Manner, PictureCells, fit, picture_cells, piece_style
 
 if TYPE_CHECKING:
@@ -47,10 +48,6 @@ HATCH_AFTER_S = 0.12
 COVER_POLL_S = 0.25
 KITTY_NUMBER = 0x6B696C6E
 """The number of our picture in the terminal's memory; a second one at the same time has the next number."""
-_DARK = 0.3
-
-Crop = tuple[float, float, float, float]
-"""Left, top, right and bottom of what is trained on, as parts of width and height."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,9 @@ class Wanted:
     protocol: str = ""
     cell: tuple[int, int] = (0, 0)
     number: int = KITTY_NUMBER
+    frame: Crop | None = None
+    """What a line is drawn around."""
+    mask: MaskShown | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def draw(thumbnails: Thumbnails, wanted: Wanted) -> Drawn:
     thumbnail = thumbnails.load(wanted.path)
     if thumbnail.pixels is None:
         return Drawn(PictureCells(0, 0, (), thumbnail.problem), hint=thumbnail.hint)
-    pixels = darkened(thumbnail.pixels, wanted.crop)
+    pixels = _overlaid(thumbnails, wanted, thumbnail.pixels)
     return Drawn(picture_cells(pixels, *_box(wanted, pixels.shape[1], pixels.shape[0]), wanted.manner))
 
 
@@ -123,7 +123,7 @@ def with_pixels(thumbnails: Thumbnails, wanted: Wanted, drawn: Drawn) -> Drawn:
     if thumbnail.pixels is None:
         return drawn
     size = (drawn.cells.columns * wanted.cell[0], drawn.cells.rows * wanted.cell[1])
-    pixels = darkened(thumbnail.pixels, wanted.crop)
+    pixels = _overlaid(thumbnails, wanted, thumbnail.pixels)
     if wanted.protocol == "kitty":  # which enlarges by itself: nobody has to send what is not there
         size = (min(size[0], pixels.shape[1]), min(size[1], pixels.shape[0]))
         return replace(drawn, graphic=kitty_picture(_resized(pixels, *size), wanted.number))
@@ -139,19 +139,10 @@ def _box(wanted: Wanted, width: int, height: int) -> tuple[int, int]:
     return max(1, int(columns * scale)), max(1, int(rows * scale))
 
 
-def darkened(pixels: NDArray[np.uint8], crop: Crop | None) -> NDArray[np.uint8]:
-    """A copy with everything outside of ``crop`` dark."""
-    import numpy as np
-
-    if crop is None or crop == (0.0, 0.0, 1.0, 1.0):
-        return pixels
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = (
-        round(part * side) for part, side in zip(crop, (width, height, width, height), strict=True)
-    )
-    dark = (pixels * _DARK).astype(np.uint8)
-    dark[top:bottom, left:right] = pixels[top:bottom, left:right]
-    return dark
+def _overlaid(thumbnails: Thumbnails, wanted: Wanted, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if wanted.mask is not None:
+        pixels = masked(pixels, thumbnails.mask(wanted.mask, pixels.shape[1], pixels.shape[0]))
+    return framed(darkened(pixels, wanted.crop), wanted.frame, wanted.columns)
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -176,6 +167,7 @@ class Preview(CellWidget):
         self._thumbnails = thumbnails
         self._number = KITTY_NUMBER + number
         self._picture: tuple[Path, Hashable, Crop | None] | None = None
+        self._extra: dict[str, Any] = {}
         self._kept = Drawings()
         self._wanted: Wanted | None = None
         self._drawn: Drawn | None = None
@@ -189,11 +181,18 @@ class Preview(CellWidget):
         """Look now and then whether something lies over the pixels."""
         self.set_interval(COVER_POLL_S, self._watch_cover)
 
-    def show_picture(self, path: Path | None, mark: Hashable = None, crop: Crop | None = None) -> None:
-        """Show another picture, or none."""
-        picture = None if path is None else (path, mark, crop)
-        if picture != self._picture:
-            self._picture = picture
+    def show_picture(
+        self,
+        path: Path | None,
+        mark: Hashable = None,
+        crop: Crop | None = None,
+        frame: Crop | None = None,
+        mask: MaskShown | None = None,
+    ) -> None:
+        """Show another picture, or none; dark outside of ``crop``, with a line around ``frame``, under its mask."""
+        picture, extra = None if path is None else (path, mark, crop), {"frame": frame, "mask": mask}
+        if (picture, extra) != (self._picture, self._extra):
+            self._picture, self._extra = picture, extra
             self._ask()
 
     def on_resize(self, event: Resize) -> None:
@@ -216,7 +215,7 @@ class Preview(CellWidget):
         if self._picture is None or width < 4 or height < 2 or manner is None:
             self._wanted, self._drawn, self._loading = None, None, False
         else:
-            wanted = Wanted(*self._picture, width, height, manner, protocol, cell, self._number)
+            wanted = Wanted(*self._picture, width, height, manner, protocol, cell, self._number, **self._extra)
             if wanted == self._wanted:
                 return
             self._wanted = wanted
