@@ -102,9 +102,13 @@ class Listing:
     def mark(self, index: int) -> None:
         """Mark the picture at ``index``, or take its mark away."""
         if 0 <= index < len(self.rows):
-            self._anchor = row = self.rows[index]
-            row.marked = not row.marked
-            self.marked += 1 if row.marked else -1
+            self.mark_row(self.rows[index])
+
+    def mark_row(self, row: Row) -> None:
+        """Mark this picture, or take its mark away."""
+        self._anchor = row
+        row.marked = not row.marked
+        self.marked += 1 if row.marked else -1
 
     def mark_range(self, index: int) -> None:
         """As the picture marked or unmarked last, all from there to ``index``; without one this picture alone."""

@@ -34,6 +34,7 @@ LATER = (
     "tui.screens.filling",
     "tui.screens.help",
     "tui.screens.jump",
+    "tui.screens.large_picture",
     "tui.screens.pick",
     "tui.screens.resume",
     "tui.screens.runs",

@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,9 @@ KEPT_FILES = 5000
 """More than these are cut back to nine tenths when the pool starts, those not used for longest first."""
 KEPT_PICTURES = 48
 """In memory; 786 kB each at most."""
+LARGE_SIDE = 2048
+KEPT_LARGE = 2
+"""In memory alone; 12.6 MB each at most."""
 _NAME = re.compile(r"[0-9a-f]{40}\.webp")
 _MAX_BYTES = 4 * 2**20
 _DIGEST_BYTES = 32
@@ -67,26 +71,40 @@ class Thumbnails:
         self._decoder = decoder
         self._folder = folder
         self._kept: OrderedDict[str, Thumbnail] = OrderedDict()
+        self._large: OrderedDict[str, Thumbnail] = OrderedDict()
         self._lock = threading.Lock()
         self._tidied = False
         self.pool = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")
 
     def load(self, path: Path) -> Thumbnail:
         """The picture's thumbnail: from memory, from disk, or decoded. Slow; never raises for a bad picture."""
+        return self._remembered(path, self._kept, KEPT_PICTURES, self._made)
+
+    def large(self, path: Path) -> Thumbnail:
+        """The picture with up to ``LARGE_SIDE`` pixels a side, to be looked at closely; else as :meth:`load`."""
+        return self._remembered(path, self._large, KEPT_LARGE, lambda path, key: self._decoded(path, LARGE_SIDE))
+
+    def _remembered(
+        self,
+        path: Path,
+        kept: OrderedDict[str, Thumbnail],
+        most: int,
+        make: Callable[[Path, str], Thumbnail],
+    ) -> Thumbnail:
         try:
             status = os.stat(path)
         except (OSError, ValueError) as err:
             return Thumbnail(None, f"cannot be read: {_reason(err)}", "Is it still there?")
         key = thumbnail_key(path, status)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        thumbnail = self._made(path, key)
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        thumbnail = make(path, key)
         with self._lock:
-            self._kept[key] = thumbnail
-            while len(self._kept) > KEPT_PICTURES:
-                self._kept.popitem(last=False)
+            kept[key] = thumbnail
+            while len(kept) > most:
+                kept.popitem(last=False)
         return thumbnail
 
     def mask(self, shown: MaskShown, width: int, height: int) -> NDArray[np.uint8] | None:
@@ -106,15 +124,20 @@ class Thumbnails:
         pixels = _read(file)
         if pixels is not None:
             return Thumbnail(pixels)
+        decoded = self._decoded(path, SIDE)
+        if decoded.pixels is None:
+            return decoded
+        # What was packed is shown from the first time on: a picture looks the same whenever it is looked at.
+        packed = self._write(file, decoded.pixels)
+        return Thumbnail(_unpacked(packed)) if len(packed) <= _MAX_BYTES else decoded
+
+    def _decoded(self, path: Path, side: int) -> Thumbnail:
         try:
-            pixels = self._decoder.thumbnail(path, SIDE)
+            return Thumbnail(self._decoder.thumbnail(path, side))
         except DatasetError as err:
             shown = safe_text(path)
             detail = err.detail.removeprefix(f"{shown}: ").removeprefix(f"{shown} ")
             return Thumbnail(None, safe_text(f"{err.title}: {detail}", 300), safe_text(err.hint, 300))
-        # What was packed is shown from the first time on: a picture looks the same whenever it is looked at.
-        packed = self._write(file, pixels)
-        return Thumbnail(_unpacked(packed) if len(packed) <= _MAX_BYTES else pixels)
 
     def _write(self, file: Path, pixels: NDArray[np.uint8]) -> bytes:
         from PIL import Image

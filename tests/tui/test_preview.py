@@ -35,7 +35,7 @@ from tui.widgets.picture import picture_cells
 from tui.widgets.picture_info import crop_of, facts_of, placement_of
 from tui.widgets.preview import (
     KITTY_NUMBER,
-    MOST_SIXEL_PIXELS,
+    MOST_PIXELS,
     USUAL_CELL,
     Drawings,
     Drawn,
@@ -199,7 +199,7 @@ def test_what_the_terminal_can_enlarge_is_not_sent_enlarged() -> None:
 def test_a_sixel_picture_is_bounded_and_fills_its_cells() -> None:
     drawn, width, height = pixels_sent("sixel", 200, 100, (40, 80))
     assert (width, height) == (drawn.cells.columns * 40, drawn.cells.rows * 80)
-    assert MOST_SIXEL_PIXELS / 2 < width * height <= MOST_SIXEL_PIXELS
+    assert MOST_PIXELS / 2 < width * height <= MOST_PIXELS
     drawn, width, height = pixels_sent("sixel", 30, 12, (10, 20))
     assert (drawn.cells.columns, drawn.cells.rows) == (30, 10) and (width, height) == (300, 200)
 

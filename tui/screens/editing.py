@@ -51,9 +51,19 @@ class EditingScreen(PaneScreen):
         from tui.screens.crop import CropScreen
 
         listing = self._dataset.listing
-        self.app.push_screen(CropScreen(self.workplace, listing.rows, listing.cursor), self._cropped)
+        self.app.push_screen(CropScreen(self.workplace, listing.rows, listing.cursor), self._left)
 
-    def _cropped(self, path: str | None) -> None:
+    def on_large_wanted(self) -> None:
+        """Show the picture under the cursor large, and others from there."""
+        from tui.screens.large_picture import LargePictureScreen
+        from tui.widgets.preview import pictures_are_off
+
+        listing = self._dataset.listing
+        if not pictures_are_off(self.app):
+            screen = LargePictureScreen(self.workplace, listing, listing.cursor)
+            self.app.push_screen(screen, self._left)
+
+    def _left(self, path: str | None) -> None:
         """The picture shown last is the current one."""
         dataset = self._dataset
         at = next((n for n, row in enumerate(dataset.listing.rows) if str(row.path) == path), None)

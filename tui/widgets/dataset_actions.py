@@ -21,6 +21,10 @@ class EditWanted(Message):
     """The current picture's caption is to be edited."""
 
 
+class LargeWanted(Message):
+    """The current picture is to be shown large."""
+
+
 class DatasetActions(TrainingActions):
     """Base of the pane: one method a key."""
 
@@ -73,6 +77,11 @@ class DatasetActions(TrainingActions):
         self.go(self.listing.cursor)
         if self.listing.chosen is not None:
             self.post_message(EditWanted())
+
+    def action_large(self) -> None:
+        """Show the picture large."""
+        if self.listing.chosen is not None:
+            self.post_message(LargeWanted())
 
     def action_filter(self) -> None:
         """Type words to look for."""

@@ -77,6 +77,15 @@ def masked(pixels: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArray
     return (pixels * seen + hidden * (1 - seen)).astype(np.uint8)
 
 
+def windowed(pixels: NDArray[np.uint8], window: Crop | None) -> NDArray[np.uint8]:
+    """The part of ``pixels`` that is shown; at least one of them."""
+    if window is None:
+        return pixels
+    left, top, right, bottom = _edges(pixels, window)
+    left, top = min(left, pixels.shape[1] - 1), min(top, pixels.shape[0] - 1)
+    return pixels[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
 def _edges(pixels: NDArray[np.uint8], crop: Crop) -> tuple[int, int, int, int]:
     height, width = pixels.shape[:2]
     left, top, right, bottom = (

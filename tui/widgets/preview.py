@@ -24,21 +24,22 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widgets._toast import Toast
 
-from tui.thumbnails import Thumbnails
+from tui.thumbnails import Thumbnail, Thumbnails
 from tui.widgets.cells import CellWidget, Run, strip_of, wrap
 from tui.widgets.graphics import kitty_forget, kitty_picture, kitty_show, placed, sixel_picture
-from tui.widgets.overlays import Crop, MaskShown, darkened, framed, masked
+from tui.widgets.overlays import Crop, MaskShown, darkened, framed, masked, windowed
 from tui.widgets.picture import Manner, PictureCells, fit, picture_cells, piece_style
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tui.app import KilnApp
     from tui.terminal.traits import Traits
 
 KEPT_BYTES = 32 * 2**20
 """Drawn pictures that are kept, as seen last, take about so much memory."""
-MOST_SIXEL_PIXELS = 640_000
+MOST_PIXELS = 640_000
 """A thumbnail has not more to show; a larger picture is megabytes of text, each time that something lay over it."""
 MOST_CELL = (64, 128)
 """Pixels of a cell; what a terminal tells beyond is not believed."""
@@ -67,6 +68,8 @@ class Wanted:
     frame: Crop | None = None
     """What a line is drawn around."""
     mask: MaskShown | None = None
+    window: Crop | None = None
+    """The part that is shown, in all its detail; None for the whole as it is kept small."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Drawings:
 
 def draw(thumbnails: Thumbnails, wanted: Wanted) -> Drawn:
     """Load and draw one picture as cells; for the pool."""
-    thumbnail = thumbnails.load(wanted.path)
+    thumbnail = _loaded(thumbnails, wanted)
     if thumbnail.pixels is None:
         return Drawn(PictureCells(0, 0, (), thumbnail.problem), hint=thumbnail.hint)
     pixels = _overlaid(thumbnails, wanted, thumbnail.pixels)
@@ -119,13 +122,15 @@ def draw(thumbnails: Thumbnails, wanted: Wanted) -> Drawn:
 
 def with_pixels(thumbnails: Thumbnails, wanted: Wanted, drawn: Drawn) -> Drawn:
     """The same in the terminal's own protocol too; for the pool, several times slower than cells."""
-    thumbnail = thumbnails.load(wanted.path)
+    thumbnail = _loaded(thumbnails, wanted)
     if thumbnail.pixels is None:
         return drawn
     size = (drawn.cells.columns * wanted.cell[0], drawn.cells.rows * wanted.cell[1])
     pixels = _overlaid(thumbnails, wanted, thumbnail.pixels)
     if wanted.protocol == "kitty":  # which enlarges by itself: nobody has to send what is not there
         size = (min(size[0], pixels.shape[1]), min(size[1], pixels.shape[0]))
+        scale = min(1.0, (MOST_PIXELS / (size[0] * size[1])) ** 0.5)
+        size = (max(1, int(size[0] * scale)), max(1, int(size[1] * scale)))
         return replace(drawn, graphic=kitty_picture(_resized(pixels, *size), wanted.number))
     return replace(drawn, graphic=sixel_picture(_resized(pixels, *size)))
 
@@ -135,14 +140,18 @@ def _box(wanted: Wanted, width: int, height: int) -> tuple[int, int]:
     if wanted.protocol != "sixel":
         return wanted.columns, wanted.rows
     columns, rows = fit(width, height, wanted.columns, wanted.rows)
-    scale = min(1.0, (MOST_SIXEL_PIXELS / (columns * wanted.cell[0] * rows * wanted.cell[1])) ** 0.5)
+    scale = min(1.0, (MOST_PIXELS / (columns * wanted.cell[0] * rows * wanted.cell[1])) ** 0.5)
     return max(1, int(columns * scale)), max(1, int(rows * scale))
+
+
+def _loaded(thumbnails: Thumbnails, wanted: Wanted) -> Thumbnail:
+    return thumbnails.load(wanted.path) if wanted.window is None else thumbnails.large(wanted.path)
 
 
 def _overlaid(thumbnails: Thumbnails, wanted: Wanted, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if wanted.mask is not None:
         pixels = masked(pixels, thumbnails.mask(wanted.mask, pixels.shape[1], pixels.shape[0]))
-    return framed(darkened(pixels, wanted.crop), wanted.frame, wanted.columns)
+    return windowed(framed(darkened(pixels, wanted.crop), wanted.frame, wanted.columns), wanted.window)
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -352,3 +361,11 @@ def how_to_draw(app: App[Any]) -> tuple[Manner | None, str, tuple[int, int]]:
     if protocol not in ("kitty", "sixel"):
         protocol = ""
     return "halves" if images == "half" else "quadrants", protocol, cell
+
+
+def pictures_are_off(app: KilnApp) -> bool:
+    """Whether pictures are not drawn at all, and said so."""
+    off = how_to_draw(app)[0] is None
+    if off:
+        app.say("Pictures are off: images in the settings turns them on")
+    return off
