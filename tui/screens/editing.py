@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from textual.timer import Timer
 
 from engine.commands import MeasurePictures
+from engine.text import safe_text
 from tui.screens.panes import PaneScreen
 from tui.session import NEXT_START
 from tui.view import RunView
@@ -97,6 +98,9 @@ class EditingScreen(PaneScreen):
 
     def action_losses(self) -> None:
         """Have the run measure its pictures after this step; asked for meanwhile, it ends that."""
+        if self.run_view.name and not self.run_view.live:
+            self.app.say(f"The run has ended: kiln losses {safe_text(self.run_view.name, 60)} measures its pictures")
+            return
         self._worst_wanted = True
         self.send(MeasurePictures(), "Measuring each picture after this step; L again ends that")
 
