@@ -228,7 +228,7 @@ _first = itemgetter(0)
 
 
 def _tokens(row: Row) -> Any:
-    return None if row.t5 is None or row.clip is None else (row.t5, row.clip)
+    return None if row.t5 is None or row.clip is None else row.t5 + row.clip / 2**20
 
 
 _SEVERITIES = {"error": 0, "warning": 1, "": 2}

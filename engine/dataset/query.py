@@ -115,7 +115,11 @@ class _Compiler:
         pattern = tuple(folded(part) if isinstance(part, str) else part for part in node.pattern)
         if node.field == "tag":
             is_tag, cut = whole(pattern), folded(self.separator)
-            return lambda picture: any(map(is_tag, _tags(picture.haystack.partition("\n")[2], cut)))
+            longest = max((part for part in pattern if isinstance(part, str)), key=len, default="")
+            # Most captions do not hold the tag anywhere, and are not taken apart.
+            return lambda picture: (
+                longest in picture.haystack and any(map(is_tag, _tags(picture.haystack.partition("\n")[2], cut)))
+            )
         found = inside(pattern)
         if node.field == "caption":
             return lambda picture: found(picture.haystack.partition("\n")[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, cast
 
 from textual.timer import Timer
@@ -17,13 +18,17 @@ if TYPE_CHECKING:  # the first frame does not wait for them
     from tui.widgets.dataset import DatasetPane
 
 SETTLE_S = 0.06
-"""The cursor must rest this long before picture and caption follow: a held key does not decode every row."""
+"""While a key is held the cursor must rest this long before picture and caption follow: not every row is decoded."""
+
+HELD_S = 0.2
+"""Rows that follow each other sooner than this come from a key that is held, or from one pressed in a hurry."""
 
 
 class EditingScreen(PaneScreen):
     """A screen with a dataset and a caption pane, and how they work together."""
 
     _follow: Timer | None = None
+    _chosen_at = 0.0
     _losses: tuple[object, object] = None, None
     """The figures and the rows that the table's losses were taken from."""
     _worst_wanted = False
@@ -37,11 +42,12 @@ class EditingScreen(PaneScreen):
         return cast("CaptionPane", self.query_one("#caption"))
 
     def on_dataset_pane_row_chosen(self, event: DatasetPane.RowChosen) -> None:
-        """Show the row's picture and caption once the cursor rests; at once while typing goes on in the caption."""
+        """Show the row's picture and caption: at once, but while a key is held in the table when the cursor rests."""
+        before, self._chosen_at = self._chosen_at, time.monotonic()
         if self._follow is not None:
             self._follow.stop()
         caption = self._caption
-        if caption.row is None or event.row is None or self.current == "caption":
+        if caption.row is None or event.row is None or self.current == "caption" or self._chosen_at - before > HELD_S:
             caption.show_row(event.row)
         else:
             row = event.row
