@@ -107,6 +107,7 @@ def _held(side: float, most: int) -> int:
 
 def _shaped(width: float, height: float, picture: Size, shape: Shape) -> Size:
     """Whole pixels of about that size and of the shape, that the picture has room for."""
+    width, height = max(1.0, width), max(1.0, height)
     most = min(1.0, picture[0] / width, picture[1] / height)
     least = max(LEAST / width, LEAST / height)
     scale = most if least > most else max(least, 1.0 if most >= 1.0 else most)

@@ -111,6 +111,11 @@ def latent_key(view: View, config: DatasetConfig, encoder_fingerprint: str) -> s
     )
 
 
+def _decoding(view: View) -> tuple[int, Crop | None]:
+    """At which part of its size a picture is decoded, and what the user cut out of it."""
+    return _reduction(view), view.sample.box
+
+
 def _reduction(view: View) -> int:
     sample, box = view.sample, view.sample.box
     part = jpeg_reduction(sample.format, sample.width, sample.height, view.placement)
@@ -158,9 +163,7 @@ def cache_latents(
 
     def decode(key: str) -> np.ndarray:
         view = first[key]
-        pixels = decoder.pixels(
-            view.sample.path, view.placement, config.background, view.flip, _reduction(view), view.sample.box
-        )
+        pixels = decoder.pixels(view.sample.path, view.placement, config.background, view.flip, *_decoding(view))
         if latent_key(view, config, fingerprint) != key:
             raise _changed(view.sample)
         return pixels

@@ -20,6 +20,7 @@ from engine.dataset.captions import final_caption
 from engine.dataset.decoder import Decoder, ImageInfo
 from engine.dataset.problems import Problem, from_error, problem
 from engine.dataset.scan import Sample, collect, picture_warnings
+from engine.dataset.sidecar import SIDECAR_NAME
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer, count_tokens
 from engine.errors import DatasetError
 from engine.text import safe_text
@@ -87,6 +88,7 @@ def check_dataset(
     problems = list(scan.problems)
     samples = _decodable(scan.samples, config, problems, progress) if decode else list(scan.samples)
     rows = _rows(samples, config, seed, tokenizers)
+    problems += _mask_problems(rows, config) if decode else []
     for row in rows:
         problems += _row_problems(row, t5_limit)
     problems += _same_files(rows)
@@ -95,6 +97,8 @@ def check_dataset(
     errors = any(found.severity == "error" for found in problems)
     if not errors and all(sample.regularization for sample in samples):
         hint = "Add a folder with pictures of what the LoRA is to learn, and a caption file beside each."
+        if scan.excluded:
+            hint = f"{scan.excluded} pictures are excluded in {SIDECAR_NAME}: take some in again."
         problems.append(problem(config.folders[0].path, "nothing", "error", "Nothing to train on", hint))
     codes = _codes_by_path(problems)
     return {
@@ -174,6 +178,21 @@ def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
         yield problem(
             path, "clip-overflow", "warning", message, "Usually harmless with FLUX.1: put what matters first."
         )
+
+
+def _mask_problems(rows: list[_Row], config: DatasetConfig) -> list[Problem]:
+    """Masks that cannot be used, which would end a run before it began."""
+    found = []
+    with Decoder(config.max_megapixels) as decoder:
+        for row in rows:
+            sample = row.sample
+            if sample.mask is None or sample.mask == sample.path:
+                continue
+            try:
+                decoder.mask(sample.mask, row.placement, sample.picture_size, sample.box, False, False)
+            except DatasetError as err:
+                found.append(from_error(sample.mask, "mask", err))
+    return found
 
 
 def _same_files(rows: list[_Row]) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from engine.dataset.decoder import Decoder
 from engine.dataset.decoder_pool import DecoderPool
 from engine.dataset.history import CaptionHistory
 from engine.dataset.scan import Sample, file_digest, scan_dataset
+from engine.dataset.sidecar import SIDECAR_NAME
 from engine.events import EventLog, Log, Progress
 from engine.files import default_cache_dir
 from engine.memory.plan import check_swap
@@ -126,6 +127,8 @@ def scan(
     for problem in found.problems:
         level = "error" if problem.severity == "error" else "warning"
         events.append(Log(level, safe_text(f"{problem.path}: {problem.message}", 5000)))
+    if found.excluded:
+        events.append(Log("info", f"{found.excluded} pictures are excluded ({SIDECAR_NAME})"))
     found.require_clean()
     return found.samples
 

@@ -25,6 +25,8 @@ from engine.dataset.noted import excluded
 from engine.dataset.scan import collect, scan_dataset, trained_pairs
 from engine.dataset.sidecar import SIDECAR_NAME, Sidecar
 from engine.errors import DatasetError
+from engine.training.changes import compare, unexplained
+from engine.training.record import load_record, look, save_record, take_record
 
 BUCKETS = BucketConfig(min_side=32, max_side=128, step=16)
 
@@ -167,3 +169,25 @@ def test_pairs_of_a_second_folder_obey_their_own_notes(tmp_path: Path) -> None:
     assert [(str(p.path.relative_to(tmp_path)), p.repeats) for p in pairs] == [
         ("one/a.png", 2), ("two/a.png", 3), ("two/sub/b.png", 2),
     ]  # fmt: skip
+
+
+def test_a_resume_tells_what_the_notes_changed(tmp_path: Path) -> None:
+    """By name, and as what it is: excluded is not removed."""
+    run = pocket_config(tmp_path)
+    data = tmp_path / "data"
+    Sidecar().with_notes("00.png", exclude=True).save(data)
+    before = look(run, take_record(run, (), {}))
+    assert before.excluded == ("1/00.png",) and len(before.pictures) == 4
+    first, second, third = sorted(path.name for path in data.glob("*.png"))[1:4]
+    sidecar = Sidecar().with_notes("00.png", exclude=None).with_notes(first, exclude=True)
+    sidecar.with_notes(second, crop=(1, 2, 30, 40)).with_notes(third, repeats=4).save(data)
+    now = look(run, before)
+    assert [str(change) for change in compare(before, now)] == [
+        f"pictures excluded: {first}",
+        "pictures no longer excluded: 00.png",
+        f"repeats of {third}: 1 -> 4",
+        f"crop of {second}: unset -> 30x40 at 1,2",
+    ]
+    assert compare(now, now) == [] and unexplained(["pictures", "captions"], compare(before, now)) == []
+    name = save_record(tmp_path / "records", now)
+    assert load_record(tmp_path / "records", name) == now

@@ -125,6 +125,8 @@ def text_lines(report: Report, width: int) -> Iterator[str]:
             f"{w}x{h}: {b['images']} ({b['per_epoch']} an epoch)" for b in report["buckets"] for w, h in [b["bucket"]]
         )
         yield "Buckets: " + ", ".join(shown)
+        if any(image["cropped_to"] for image in report["images"]):
+            yield "* cropped to that by the notes beside the pictures"
         yield ""
     for found in sorted(report["problems"], key=lambda found: found["severity"]):
         yield f"{_MARKS[found['severity']]}  {safe_text(found['path'])}"
@@ -144,7 +146,8 @@ def _table(images: list[Report], width: int) -> Iterator[str]:
     room = max(_CAPTION_WIDTH, width - len(head))
     yield head + "caption"
     for image in images:
-        size = "{width}x{height}".format(**image)
+        # Of a cropped picture what is trained on, as buckets go by that.
+        size = "{2}x{3}*".format(*cut) if (cut := image["cropped_to"]) else "{width}x{height}".format(**image)
         bucket = "{}x{}".format(*image["bucket"])
         crop = "{},{}".format(*image["crop"])
         name = set_cell_size(safe_text(image["name"]), name_width)
@@ -160,6 +163,7 @@ def _cut(text: str, width: int) -> str:
 
 def _verdict(summary: Report) -> str:
     seen = f"{_count(summary['images'], 'picture')}, {summary['per_epoch']} an epoch, in"
+    seen = f"{summary['excluded']} excluded; {seen}" if summary["excluded"] else seen
     found = f"{_count(summary['errors'], 'error')}, {_count(summary['warnings'], 'warning')}"
     return f"{seen} {_count(summary['buckets'], 'bucket')}; {found}"
 
