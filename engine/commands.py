@@ -53,6 +53,11 @@ class SampleNow:
 
 
 @dataclass(frozen=True)
+class MeasurePictures:
+    """Measure the loss of every training picture under the same noise, after the step in progress."""
+
+
+@dataclass(frozen=True)
 class Remove:
     """Remove these of the files that :class:`~engine.events.DiskTight` named, to make room on the disk."""
 
@@ -66,7 +71,19 @@ class Keep:
     epochs: tuple[int, ...]
 
 
-Command = Pause | Resume | StopNow | StopAfterEpoch | StopAtEpoch | CancelStop | SaveNow | SampleNow | Remove | Keep
+Command = (
+    Pause
+    | Resume
+    | StopNow
+    | StopAfterEpoch
+    | StopAtEpoch
+    | CancelStop
+    | SaveNow
+    | SampleNow
+    | MeasurePictures
+    | Remove
+    | Keep
+)
 
 
 class CommandQueue:

@@ -23,6 +23,7 @@ from engine.events_faults import StepBroken as StepBroken
 from engine.events_measured import BANDS as BANDS
 from engine.events_measured import Advised as Advised
 from engine.events_measured import Measured as Measured
+from engine.events_measured import PictureLosses as PictureLosses
 from engine.events_memory import DiskTight as DiskTight
 from engine.events_memory import Foreseen as Foreseen
 from engine.events_memory import MemoryHeld as MemoryHeld
@@ -176,6 +177,7 @@ Event = (
     | CaptionsTaken
     | Measured
     | Advised
+    | PictureLosses
     | Log
     | RunFailed
     | RunDone
@@ -186,8 +188,8 @@ EVENT_TYPES: dict[str, type[Any]] = {
     for kind in (
         RunStarted, Changed, StateChanged, Progress, StepDone, EpochDone, CheckpointSaved, CheckpointRemoved, Kept,
         SampleSaved, MemorySampled, MemoryHeld, SteppedDown, Probed, Foreseen, Slowed, DiskTight, StepBroken,
-        LossSpiked, HostMemoryLow, StopPlanned, CaptionsTaken, Measured, Advised, Scored, NearCopy, Log, RunFailed,
-        RunDone,
+        LossSpiked, HostMemoryLow, StopPlanned, CaptionsTaken, Measured, Advised, PictureLosses, Scored, NearCopy,
+        Log, RunFailed, RunDone,
     )
 }  # fmt: skip
 

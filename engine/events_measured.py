@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 BANDS = ("low noise", "middle", "high noise")
@@ -39,6 +40,44 @@ class Measured:
     drift: float | None = None
     update: tuple[tuple[str, float], ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PictureLosses:
+    """How the training pictures do after ``step`` steps, one figure for each of ``names`` (paths, as they are).
+
+    Many pictures are told in several events, so that no line of the file grows beyond what a reader looks back.
+
+    Attributes:
+        kind: "steps", from the training steps: losses as shares of what is usual at their noise levels; or "fixed",
+            from a pass with the same noise for all: mean squared errors of the predicted velocity.
+        losses: by picture; of "fixed" with the picture's own caption.
+        others: of "fixed" the same with other pictures' captions, 0 where there is no other caption; else empty.
+        base: of "fixed" the share own / others without the LoRA, 0 likewise; else empty.
+        counts: of "steps" how often each was seen; else empty.
+    """
+
+    step: int
+    epoch: int
+    kind: str
+    names: tuple[str, ...]
+    losses: tuple[float, ...]
+    others: tuple[float, ...] = ()
+    base: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """How badly each picture does, by its path: about 1 is as usual, more is worse.
+
+        Of "fixed" the loss with the own caption as a share of that with others', with the LoRA or without it,
+        whichever is larger; where nobody has another caption, as a share of all pictures' mean.
+        """
+        if self.kind != "fixed":
+            return dict(zip(self.names, self.losses, strict=False))
+        usual = math.fsum(self.losses) / max(len(self.losses), 1)
+        told = zip(self.names, self.losses, self.others, self.base, strict=False)
+        return {name: max(loss / ((other if other > 0 else usual) or 1.0), base) for name, loss, other, base in told}
 
 
 @dataclass(frozen=True)

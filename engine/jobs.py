@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.config import PromptConfig, RunConfig
 from engine.config_file import load_config
-from engine.events import EventLog, Measured, Progress
+from engine.events import EventLog, Measured, PictureLosses, Progress
 from engine.files import RunFolder, default_cache_dir, keep_code_in
 from engine.locks import lock_folder
 
@@ -102,6 +102,29 @@ def measure_loras(
     from engine.training.remeasure import measure_files
 
     return measure_files(config, RunFolder(folder), files, events, should_stop)
+
+
+def measure_pictures(
+    config: RunConfig,
+    folder: Path,
+    file: Path,
+    events: EventLog,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[PictureLosses]:
+    """Measure every training picture of the run in ``folder`` with its LoRA ``file`` under the same noise.
+
+    What is found is told in the run's events, as if the run had measured it; none is if stopped.
+
+    Raises:
+        RunError: another process holds the run.
+        EngineError: a file cannot be loaded, or as when a run starts.
+    """
+    run = RunFolder(folder)
+    keep_code_in((config.cache_dir or default_cache_dir()) / "code")
+    from engine.training.remeasure import measure_pictures_of
+
+    with lock_folder(run):
+        return measure_pictures_of(config, run, file, events, should_stop)
 
 
 def sample_epochs(

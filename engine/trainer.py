@@ -40,6 +40,7 @@ from engine.training.products import settle_products
 from engine.training.release import leave_gpu, return_to_gpu, room_on_host, states_on_host
 from engine.training.room import Room
 from engine.training.step import Stepper
+from engine.training.step_losses import StepLosses
 from engine.training.takes import Takes
 from engine.training.watch import Watch
 
@@ -307,7 +308,7 @@ class Trainer:
         """Save and sample if asked; a save that went wrong meanwhile comes to light here."""
         self.patience.persist(self.keeper.check)
         self.patience.tidy()
-        if self.control.save_now or self.control.sample_now:
+        if self.control.save_now or self.control.sample_now or self.control.measure_now:
             self.ledger.flush()  # what goes back to an earlier step leaves the wish standing
         if self.control.save_now:
             self.control.save_now = False
@@ -315,6 +316,7 @@ class Trainer:
         if (asked := self.control.sample_now) is not None:
             self.control.sample_now = None
             self.patience.persist(lambda: self.keeper.sample(asked.strengths))
+        self.measurer.serve(self.control, self.ledger.place)
 
     def _hold(self, released: bool = False) -> None:
         """Wait until the pause is taken back or the run is stopped; ``released``: the GPU is free already."""
@@ -389,6 +391,8 @@ def _keepers(trainer: Trainer, made: ExitStack) -> tuple[Keeper, Patience]:
     folder, events, kit = trainer.folder, trainer.events, trainer.kit
     room = Room(folder, events, trainer.config.saving.keep_states)
     made.callback(room.close)
+    order = kit.prepared.order
+    trainer.ledger.pictures = StepLosses(trainer.config, kit.base.family, order, events, folder.events)
     keeper = Keeper(trainer.config, folder, events, kit, trainer.ledger, trainer.enter, room, kit.lean.pool)
     made.push(unless_lost(keeper.close, keeper.abandon))
     alone = kit.compute.processes == 1

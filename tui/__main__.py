@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": "draw pictures with a model and a LoRA",
     "blend": "average the LoRA files of several epochs",
     "measure": "measure LoRA files as their run measured itself",
+    "losses": "which pictures a run learned badly, and whose captions do not fit",
     "prompts": "write sample prompts from a dataset's captions",
     "plan": "what a run will hold and take, and the settings that make it fit",
     "bench": "measure training steps and leave nothing behind",

@@ -9,6 +9,7 @@ reading, :mod:`tui.catalog_rows` the rows, :mod:`tui.catalog_thread` the thread.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.config import CaptionConfig, DatasetConfig, ModelConfig
@@ -35,6 +36,7 @@ class Catalog(CatalogThread):
         state: ``empty``, ``scanning``, ``ready`` or ``failed``.
         error: why it failed.
         failure: a note about a picture that could not be written; whoever shows it sets it to None.
+        reshaped: paths of pictures whose exclusion, repeats or crop were changed here; whoever tells of it clears it.
     """
 
     clip_limit = CLIP_LIMIT
@@ -127,6 +129,13 @@ class Catalog(CatalogThread):
             self._edited[row] = None
             self._wake()
 
+    def take_losses(self, figures: Mapping[str, float]) -> None:
+        """Show how a run does with each picture, by the pictures' paths; nothing for those it says nothing of."""
+        with self._condition:
+            for row in self.rows:
+                row.loss = figures.get(str(row.path))
+            self.version += 1
+
     def rate(self, row: Row, stars: int) -> bool:
         """Give ``row`` stars, 0 to 5; as :meth:`note`."""
         return self.note(row, stars=max(0, min(stars, MAX_STARS)) or None)
@@ -144,6 +153,8 @@ class Catalog(CatalogThread):
             reader = self._reader
             if reader is not None and row in reader.rows:
                 take_notes(row, PictureNotes.model_validate({**dict(row.notes), **notes}), reader.dataset)
+                if notes.keys() & {"exclude", "repeats", "crop"}:
+                    self.reshaped.add(str(row.path))
                 before = self._noted.get(row, (reader, {}))[1]
                 self._noted[row] = (reader, {**before, **notes})
                 self._wake()

@@ -67,7 +67,8 @@ class Row:
     edited: bool = False
     """Its caption was changed in this workstation since the dataset was opened."""
     loss: float | None = None
-    """Its loss at fixed noise as measured last; None where it was not."""
+    """How badly the run shown learns it, about 1 being usual (:attr:`~tui.view_pictures.PictureFigures.shown`); None
+    where no run said."""
     marked: bool = False
     """The user marked it, to do something to several at once; as long as the dataset is open."""
     problem: str = ""

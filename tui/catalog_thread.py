@@ -40,6 +40,7 @@ class CatalogThread:
         self.state = "empty"
         self.error: EngineError | None = None
         self.failure: EngineError | None = None
+        self.reshaped: set[str] = set()
         self._decoder = decoder
         self._own_decoder = decoder is None
         self._condition = threading.Condition()

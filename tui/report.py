@@ -12,6 +12,7 @@ from engine.text import safe_text
 from tui.places import lora_in, sample_in
 from tui.units import duration, short_time, size
 from tui.view import RESUMABLE_STATES, RunView
+from tui.view_pictures import worst
 
 Color = tuple[int, int, int]
 Points = tuple[Sequence[float], Sequence[float]]
@@ -32,6 +33,9 @@ def report(view: RunView, folder: Path | None = None, width: int = 78, unicode: 
     losses = [loss for loss in view.courses.loss if math.isfinite(loss)]
     if len(losses) >= 4:
         lines += ["", loss_plot({safe_text(view.name, 40): losses}, width, unicode=unicode), ""]
+    if view.pictures.fixed:
+        found = ", ".join(f"{safe_text(name, 60)} {figure:.2f}" for name, figure in worst(view.pictures.fixed))
+        lines.append(f"Captions that fit least: {found} (loss against that with other captions).")
     return "\n".join(lines + _files(view, folder) if folder is not None else lines)
 
 

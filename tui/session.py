@@ -24,6 +24,9 @@ from engine.text import safe_text
 
 MAX_BYTES = 4 * 2**20
 
+NEXT_START = 10**9
+"""In place of an epoch: what was changed counts from the run's next start."""
+
 
 @dataclass
 class Draft:
@@ -63,7 +66,8 @@ class SessionState:
     drafts: dict[str, Draft] = field(default_factory=dict)
     """Texts of other pictures that could not be written yet, by the picture's path."""
     edited: dict[str, int] = field(default_factory=dict)
-    """Captions edited while a run is live: path of the picture, and the epoch from which the edit counts."""
+    """Pictures edited while a run is live, by their paths: the epoch from which a caption counts, or
+    :data:`NEXT_START`."""
 
     smoothing: int = -2
     """Index of the loss's average, -1 for none, -2 while not chosen."""

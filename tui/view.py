@@ -31,6 +31,7 @@ from engine.events import (
     MemoryHeld,
     MemorySampled,
     NearCopy,
+    PictureLosses,
     Probed,
     Progress,
     RunDone,
@@ -52,8 +53,9 @@ from tui.courses import Smoothed as Smoothed
 from tui.disk import FEW_SAVES, disk_words
 from tui.units import duration
 from tui.view_back import fold_broken, fold_file, go_back
+from tui.view_pictures import PictureFigures, fold_pictures
 from tui.view_samples import fold_sample
-from tui.view_words import NEARLY_FULL_GB, comparison, taken_words
+from tui.view_words import NEARLY_FULL_GB, comparison
 
 LOG_LINES = 2000
 MEMORY_POINTS = 3600
@@ -171,6 +173,7 @@ class RunView:
     stop_epoch: int = 0
     captions_taken: dict[str, int] = field(default_factory=dict)
     """Epoch from which a picture's edited caption counts, by the picture's path; a resumed run tells it again."""
+    pictures: PictureFigures = field(default_factory=PictureFigures)
     failure: RunFailed | None = None
     done: RunDone | None = None
 
@@ -350,9 +353,9 @@ def _fold_rare(view: RunView, event: object, at: float) -> None:
     elif isinstance(event, StopPlanned):
         view.stop_epoch = event.epoch
         _log(view, at, "info", f"stop planned after epoch {event.epoch}" if event.epoch else "no stop planned")
-    elif isinstance(event, CaptionsTaken):
-        view.captions_taken |= dict.fromkeys(event.names, event.epoch)
-        _log(view, at, "info", taken_words(event))
+    elif isinstance(event, CaptionsTaken | PictureLosses):
+        if words := fold_pictures(view, event):
+            _log(view, at, "info", words)
     elif isinstance(event, Measured | Advised | Log):
         _fold_told(view, event, at)
     elif isinstance(event, Changed):

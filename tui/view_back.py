@@ -20,6 +20,7 @@ def go_back(view: RunView, after: int) -> None:
     view.checkpoints = [saved for saved in view.checkpoints if saved.step <= after]
     view.samples = [sample for sample in view.samples if sample.step <= after]
     forget_others(view)
+    view.pictures.go_back(after)
     view.measured = [one for one in view.measured if one.step <= after]
     if view.advised is not None and view.advised.step > after:
         view.advised = None

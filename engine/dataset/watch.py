@@ -1,4 +1,4 @@
-"""Which caption files changed since they were last looked at; asked between epochs, for thousands of files at once.
+"""Which captions and notes changed since they were last looked at; asked between epochs, for thousands at once.
 
 A file is read only if its place, size or times changed. What cannot be read, or is gone, changes nothing: the picture
 keeps the text it has, and the reason is told.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.dataset.captions import read_caption
 from engine.dataset.edits import caption_places
 from engine.dataset.scan import Sample
+from engine.dataset.sidecar import SIDECAR_NAME, PictureNotes, load_sidecar
 from engine.errors import DatasetError
 
 UNSETTLED_NS = 2 * 10**9
@@ -31,6 +32,48 @@ class Changes:
 
     texts: dict[int, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+
+class NotesWatch:
+    """Looks whether what the sidecar files of ``folders`` say of pictures is as it was when this was made.
+
+    Exclusion, repeats and crop decide what a run's order and caches were made of: changed while it is live, they
+    count from its next start, and that is said.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._known: dict[Path, tuple[object, Mapping[str, PictureNotes]]] = dict.fromkeys(folders, (None, {}))
+        self.look()
+
+    def look(self) -> list[str]:
+        """What changed since the last look, in a line for each folder."""
+        lines = []
+        for folder, (mark, before) in self._known.items():
+            now_mark = _mark([str(folder / SIDECAR_NAME)], "")
+            if now_mark == mark:
+                continue
+            now = before
+            try:
+                now = load_sidecar(folder).pictures
+            except DatasetError as err:
+                lines.append(f"{err.title}: {err.detail}; the run goes on with what they said")
+            self._known[folder] = now_mark, now
+            changed = [
+                f"{name} ({kinds})"
+                for name in sorted(before.keys() | now.keys())
+                if (kinds := _differences(before.get(name), now.get(name)))
+            ]
+            if changed:
+                shown = ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
+                lines.append(f"Notes changed count from the run's next start: {shown} ({len(changed)})")
+        return lines
+
+
+def _differences(before: PictureNotes | None, now: PictureNotes | None) -> str:
+    """Which notes that a run is made of differ, in words."""
+    one, other = before or PictureNotes(), now or PictureNotes()
+    kinds = {"exclude": "exclusion", "repeats": "repeats", "crop": "crop"}
+    return ", ".join(word for kind, word in kinds.items() if getattr(one, kind) != getattr(other, kind))
 
 
 class CaptionWatch:

@@ -15,6 +15,7 @@ from engine.commands import (
     Command,
     CommandQueue,
     Keep,
+    MeasurePictures,
     Pause,
     Remove,
     Resume,
@@ -29,7 +30,7 @@ from engine.events import EpochDone, EventLog, Kept, Log, RunDone, RunStarted, S
 MOST_EPOCHS = 10**6
 """A number of an epoch beyond it is none."""
 
-_FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now", "remove")
+_FLAGS = ("pause", "stop_now", "stop_epoch", "save_now", "sample_now", "measure_now", "remove")
 
 
 class Control:
@@ -47,6 +48,7 @@ class Control:
         self._later = 0
         self.save_now = False
         self.sample_now: SampleNow | None = None
+        self.measure_now = False
         self.remove: tuple[str, ...] = ()
         """What the user marked of the files that could go."""
         self.kept: tuple[int, ...] = ()
@@ -102,6 +104,8 @@ class Control:
             case SampleNow(strengths=strengths):
                 before = self.sample_now.strengths if self.sample_now else ()
                 self.sample_now = SampleNow(tuple(dict.fromkeys((*before, *strengths))))
+            case MeasurePictures():
+                self.measure_now = True
             case Remove(paths=paths):
                 self.remove += paths
             case Keep(epochs=epochs):

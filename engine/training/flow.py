@@ -162,10 +162,12 @@ def flow_loss(
     config: ObjectiveConfig,
     weights: Tensor,
     mask: Tensor | None = None,
-) -> Tensor:
-    """Mean over the batch of each sample's error times its weight (B,): a float32 scalar.
+) -> tuple[Tensor, Tensor]:
+    """Mean over the batch of each sample's error times its weight (B,), a float32 scalar; and those errors (B,),
+    without weights and without a graph.
 
     The weights do not normalise: a regularisation picture of weight 0.1 pulls a tenth as hard, whatever it is
     batched with.
     """
-    return (sample_losses(pred, target, sigmas, config, mask) * weights.to(pred.device, torch.float32)).mean()
+    errors = sample_losses(pred, target, sigmas, config, mask)
+    return (errors * weights.to(pred.device, torch.float32)).mean(), errors.detach()

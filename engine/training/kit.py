@@ -55,22 +55,23 @@ class Kit:
         """What is trained."""
         return self.lean.transformer
 
-    def learn(self, inputs: Inputs, share: int, watch: Stopwatch) -> Tensor:
-        """Loss and backward of a micro-batch or a part of one; what it adds to 1/``share`` of the step's loss,
-        detached, valid until the next call."""
+    def learn(self, inputs: Inputs, share: int, watch: Stopwatch) -> tuple[Tensor, Tensor]:
+        """Loss and backward of a micro-batch or a part of one; what it adds to 1/``share`` of the step's loss, and
+        each sample's own loss (B,); detached, valid until the next call."""
         if self.recorded is not None and inputs.rows is None:
             # Not metered: what stands afterwards is no checkpoint, the backward is over by then.
-            recorded_loss = self.recorded.loss(inputs, share)
+            recorded_losses = self.recorded.loss(inputs, share)
             watch.mark("recorded")
-            return recorded_loss
+            return recorded_losses
         with self.meter.forward():
-            loss = self.objective.loss(inputs) / share
+            loss, each = self.objective.loss(inputs)
+            loss = loss / share
             if inputs.rows is not None:
                 loss = loss * inputs.share
         watch.mark("forward")
         self.compute.backward(loss)
         watch.mark("backward")
-        return loss.detach()
+        return loss.detach(), each
 
     def tell(self, events: EventLog) -> None:
         """After a step: what memory holds, if that was measured, and what has become slower, with the reason."""

@@ -23,6 +23,7 @@ from engine.training.checkpoint import Place
 from engine.training.gate import AHEAD
 from engine.training.nonfinite import NonFinite
 from engine.training.spikes import Spike, Spikes
+from engine.training.step_losses import StepLosses
 from engine.training.stopwatch import Stopwatch
 from engine.training.watch import Watch
 
@@ -36,8 +37,8 @@ class Told:
 
     Attributes:
         names: the pictures it saw, for messages.
-        numbers: loss, gradient norm and how many steps were held back (3,) on the host; valid once ``watch`` has been
-            waited for.
+        numbers: loss, gradient norm, how many steps were held back, and the samples' own losses (3 + N,) on the host;
+            valid once ``watch`` has been waited for.
         late: whether they may still be on their way.
         undo: takes back what the host counted of steps held back.
         tokens: what the transformer saw, text and image, in this process.
@@ -63,6 +64,7 @@ class Ledger:
         told: the newest step whose numbers were read and are finite.
         watch: looks at every step that is told; None where nobody watches.
         spiked: told of losses that jumped.
+        pictures: takes the samples' own losses; None where nobody wants them.
     """
 
     def __init__(self, events: EventLog) -> None:
@@ -71,6 +73,7 @@ class Ledger:
         self.told = 0
         self.watch: Watch | None = None
         self.spiked: Callable[[Spike], None] = lambda spike: None
+        self.pictures: StepLosses | None = None
         self._spikes = Spikes()
         self._untold: deque[tuple[Told, Place]] = deque()
         self._clock = time.monotonic()
@@ -80,6 +83,8 @@ class Ledger:
         self.place = place
         self.told = place.step
         self._clock = time.monotonic() - place.elapsed_s
+        if self.pictures is not None:
+            self.pictures.begin(place.step)
 
     def forget(self) -> None:
         """Take back what the host counted of steps still untold: another state takes the place of theirs."""
@@ -124,7 +129,7 @@ class Ledger:
     def _tell_first(self) -> None:
         told, before = self._untold.popleft()
         told.watch.wait()
-        loss, grad_norm, held = told.numbers.tolist()
+        loss, grad_norm, held, *each = told.numbers.tolist()
         if held or not math.isfinite(loss) or not math.isfinite(grad_norm):
             # Neither this step nor those launched since have changed anything.
             self._untold.clear()
@@ -132,6 +137,8 @@ class Ledger:
             told.undo()
             raise NonFinite(told.turn, loss, grad_norm, told.names)
         self._tell(told, loss, grad_norm)
+        if self.pictures is not None:
+            self.pictures.add(told.turn, each)
 
     def skip(self, turn: Turn) -> None:
         """Leave a step out: the place moves on, its pictures count as seen.
@@ -161,6 +168,8 @@ class Ledger:
         place = self.place
         made = place.index - sum(step > place.step - place.index for step in place.skipped)
         self.events.append(EpochDone(place.epoch, place.step, place.loss_sum / made if made else math.nan))
+        if self.pictures is not None:
+            self.pictures.tell(place.step, place.epoch)
 
     def _tell(self, told: Told, loss: float, grad_norm: float) -> None:
         turn = told.turn

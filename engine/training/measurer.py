@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeVar
 
 from engine.config import RunConfig
 from engine.events import Advised, EventLog, Log, Measured, replay
 from engine.memory.exhaustion import first_line, ran_out
 from engine.training.advisor import Advice, advise, on_disk
+from engine.training.checkpoint import Place
+from engine.training.control import Control
+from engine.training.fixed_losses import figures_told, measure_pictures, pictures_of
 from engine.training.gauge import Gauge
 from engine.training.kit import Kit
 from engine.training.measured_pictures import MeasuredPictures
 from engine.training.optimizer import eval_weights
 from engine.training.validation import Subject, update_sizes
+
+Found = TypeVar("Found")
 
 EARLY = 100
 """The step after which the size of the update is told in any case: a LoRA that does nothing is seen there."""
@@ -121,24 +127,45 @@ class Measurer:
 
     def measure(self, step: int, epoch: int) -> Measured | None:
         """Measure the LoRA as it stands; None where memory does not suffice, which is told."""
+        found = self._somehow(lambda: self.gauge.measure(self.subject(), step, epoch), step)
+        if found is not None:
+            self.found.append(found)
+            self.events.append(found)
+        return found
+
+    def serve(self, control: Control, place: Place) -> None:
+        """Measure every training picture if that was asked for, or as many as there is patience for."""
+        wanted, control.measure_now = control.measure_now, False
+        if not (wanted and self.kit.compute.is_main):
+            return
+        order, entries = self.kit.prepared.order, self.kit.objective.entries
+        epoch = max(place.epoch, 1)
+        asked = pictures_of(order, entries.latents, epoch, self.config.seed)
+
+        def ending() -> bool:
+            return control.stopping() or control.measure_now
+
+        found = self._somehow(lambda: measure_pictures(self.subject(), asked, self.events, ending), place.step)
+        control.measure_now = False  # asked for again meanwhile: enough of it
+        if found:
+            for event in figures_told(place.step, place.epoch, asked, found):
+                self.events.append(event)
+
+    def _somehow(self, work: Callable[[], Found], step: int) -> Found | None:
+        """What ``work`` finds with the weights as they are judged; None where memory does not suffice."""
         before = self.enter("measuring")
         try:
             with eval_weights(self.kit.optimizer, self.kit.lora):
-                found = self.gauge.measure(self.subject(), step, epoch)
+                return work()
         except RuntimeError as err:
             if not ran_out(err):
                 raise
             reason = first_line(err)
-        else:
-            self.found.append(found)
-            self.events.append(found)
-            return found
         finally:
             self.enter(before)
         self.kit.compute.free_unused()
-        self.events.append(
-            Log("warning", f"The measurement at step {step} is left out, memory does not suffice: {reason}")
-        )
+        text = f"The measurement at step {step} is left out, memory does not suffice: {reason}"
+        self.events.append(Log("warning", text))
         return None
 
     def subject(self) -> Subject:

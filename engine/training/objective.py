@@ -115,8 +115,9 @@ class Objective:
         mask = None if mask is None else to_device(mask, device)
         return Inputs(latents, noise, sigmas, text.to(device), weights, modulation, dropout, mask)
 
-    def loss(self, inputs: Inputs) -> Tensor:
-        """Mean loss of a micro-batch, or of a part of one: scalar, float32, with its graph."""
+    def loss(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Mean loss of a micro-batch, or of a part of one: scalar, float32, with its graph; and each sample's own
+        (B,), without."""
         if inputs.dropout is not None:
             # Dropout draws from torch's global generator, on the GPU too; seeding it here makes that stateless.
             torch.manual_seed(inputs.dropout)

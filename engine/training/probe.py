@@ -151,7 +151,7 @@ def _step(kit: Kit, config: RunConfig, found: Largest, stepper: Stepper) -> _Ste
     metered.meter.begin()
     inputs = kit.objective.inputs(found.micro, found.turn.step, found.number)
     watch.mark("data")
-    loss = metered.learn(inputs, found.share, watch)
+    loss, _ = metered.learn(inputs, found.share, watch)
     if not getattr(kit.optimizer, "is_paged", False):
         # Paged states lie in memory that bitsandbytes never gives back, and come to the GPU as they are needed.
         grad_norm = clip_gradients(kit.lora.gradients, config.optimizer.max_grad_norm)

@@ -120,7 +120,8 @@ def _first_batch(kit: Kit) -> None:
     """Forward and backward of the run's first micro-batch."""
     order = kit.prepared.order
     turn = next(order.turns())
-    kit.objective.loss(kit.objective.inputs(order.step(turn)[0], turn.step, 0)).backward()
+    loss, _ = kit.objective.loss(kit.objective.inputs(order.step(turn)[0], turn.step, 0))
+    loss.backward()
 
 
 def write_products(path: Path, kind: str, decided: Decisions) -> None:

@@ -32,20 +32,23 @@ class Recorded:
     compute: Compute
     graphs: StepGraphs
 
-    def loss(self, inputs: Inputs, share: int, strength: float = 1.0) -> Tensor:
-        """This micro-batch's share (1/``share``) of the step's loss, detached; its gradients are added up.
+    def loss(self, inputs: Inputs, share: int, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+        """This micro-batch's share (1/``share``) of the step's loss, and each sample's own (B,), detached; its
+        gradients are added up.
 
-        ``strength`` is that of the adapters, which a recording has built in. The result is valid until the next call.
+        ``strength`` is that of the adapters, which a recording has built in. The results are valid until the next
+        call.
         """
 
-        def work(*tensors: Tensor) -> tuple[Tensor]:
-            loss = self.objective.loss(_with_tensors(inputs, tensors)) / share
+        def work(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+            loss, each = self.objective.loss(_with_tensors(inputs, tensors))
+            loss = loss / share
             self.compute.backward(loss)
-            return (loss.detach(),)
+            return loss.detach(), each
 
         key = (share, strength, inputs.modulation is not None, inputs.loss_mask is not None)
-        found: tuple[Tensor] = self.graphs.run(key, work, _tensors(inputs))
-        return found[0]
+        found: tuple[Tensor, Tensor] = self.graphs.run(key, work, _tensors(inputs))
+        return found
 
     def forget(self) -> None:
         """Weights or adapters have moved: what was recorded reads elsewhere."""

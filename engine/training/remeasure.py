@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.config import RunConfig
 from engine.dataset.history import load_history
 from engine.errors import RunError
-from engine.events import EventLog, Log, Measured, Progress
+from engine.events import EventLog, Log, Measured, PictureLosses, Progress
 from engine.files import RunFolder
 from engine.lora.adapter import LoraSet, make_adapters
 from engine.lora.formats import load_lora
@@ -21,6 +21,7 @@ from engine.lora.metadata import read_metadata
 from engine.text import safe_text
 from engine.training.changes import COURSE, REFUSED
 from engine.training.device import Compute, compute_for
+from engine.training.fixed_losses import figures_told, measure_pictures, pictures_of
 from engine.training.gauge import Gauge
 from engine.training.kit import note
 from engine.training.lean import Lean, build_lean
@@ -65,6 +66,33 @@ def measure_files(
             found.append(gauge.measure(model.with_lora(file), *_place(file)))
         events.append(Progress("measure", len(found), len(files)))
     return found
+
+
+def measure_pictures_of(
+    config: RunConfig, folder: RunFolder, file: Path, events: EventLog, should_stop: Callable[[], bool]
+) -> list[PictureLosses]:
+    """How ``file`` does with each training picture, with its own caption and with others', told in the run's events.
+
+    Raises:
+        EngineError: it cannot be loaded, or as when a run starts.
+    """
+    _tell_changes(config, folder, events)
+    base, compute = check_base(config), compute_for(config)
+    try:
+        prepared = prepare(config, base, compute, events, should_stop, load_history(folder.captions))
+    except Stopped:
+        return []
+    order = prepared.order
+    asked = pictures_of(order, prepared.latents, order.total_epochs, config.seed)
+    with contextlib.closing(_Model(config, folder, base, compute, prepared, events)) as model:
+        found = measure_pictures(model.with_lora(file), asked, events, should_stop)
+    if len(found) < len(asked):
+        return []
+    told = figures_told(*_place(file), asked, found)
+    with contextlib.closing(EventLog(folder.events)) as log:
+        for event in told:
+            log.append(event)
+    return [event for event in told if isinstance(event, PictureLosses)]
 
 
 def _tell_changes(config: RunConfig, folder: RunFolder, events: EventLog) -> None:

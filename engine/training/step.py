@@ -48,45 +48,50 @@ class Stepper:
         kit.meter.begin()
         kit.lean.traffic.take()  # what sampling and calibration moved since the last step is not this one's
         lr = set_learning_rate(kit.optimizer, self.config, turn.step - 1, order.total_steps)
-        total = torch.zeros((), device=compute.device)
+        # The step's loss, then each sample's own, in the order of the micro-batches.
+        total = torch.zeros(1 + sum(len(micro.items) for micro in micros), device=compute.device)
+        at = 1
         for number, micro in enumerate(micros):
             if number % compute.processes != compute.rank:
+                at += len(micro.items)
                 continue
             inputs = kit.objective.inputs(micro, turn.step, number)
             watch.mark("data")
             for part in inputs.parts(kit.micro_batch):
-                loss = kit.learn(part, len(micros), watch)
-                total += loss
+                loss, each = kit.learn(part, len(micros), watch)
+                total[0] += loss
+                total[at : at + len(each)] = each
+                at += len(each)
                 if look is not None:
                     look.after(number, loss, kit.lora.gradients)
             tokens += inputs.tokens(kit.base.family.patch)
         total = compute.sum(total)
         names = "; ".join(micro.names for micro in micros)
-        numbers = self._update(total)
+        numbers = self._update(total[0], total[1:])
         watch.mark("optimizer")
         late, spent = compute.device.type != "cpu", kit.lean.traffic.take()
         return Told(turn, names, numbers, watch, lr, late, self.gate.rewind, tokens, spent)
 
-    def _update(self, loss: Tensor) -> Tensor:
+    def _update(self, loss: Tensor, each: Tensor) -> Tensor:
         """Clip and step; returns what :meth:`apply` does."""
         lora, settings = self.kit.lora, self.config
         self.kit.compute.sum_gradients(lora.gradients)
         grad_norm = clip_gradients(lora.gradients, settings.optimizer.max_grad_norm)
-        return self.apply(loss, grad_norm)
+        return self.apply(loss, grad_norm, each)
 
-    def apply(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
+    def apply(self, loss: Tensor, grad_norm: Tensor, each: Tensor | None = None) -> Tensor:
         """Step by the gradients as they stand, unless something in it is not finite.
 
         Args:
             grad_norm: the gradients' norm before clipping.
-
+            each: the samples' own losses (N,).
 
         Returns:
-            On its way to the host, the loss, the norm, and how many steps were held back up to this.
+            On its way to the host, the loss, the norm, how many steps were held back up to this, and ``each``.
         """
         lora, settings = self.kit.lora, self.config
         verdict = self.gate.judge(loss, grad_norm)
-        numbers = to_host(loss, grad_norm, verdict.held)
+        numbers = to_host(loss, grad_norm, verdict.held, *([] if each is None else [each]))
         self._undo.begin()
         self.gate.apply(verdict)
         if settings.lora.max_norm:

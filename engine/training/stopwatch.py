@@ -53,8 +53,8 @@ class Stopwatch:
 
 
 def to_host(*values: Tensor) -> Tensor:
-    """Start copying scalars to the host, float32; readable once a mark made afterwards is reached."""
-    stacked = torch.stack([value.detach().float() for value in values])
+    """Start copying values to the host in one row, float32; readable once a mark made afterwards is reached."""
+    stacked = torch.cat([value.detach().float().reshape(-1) for value in values])
     if stacked.device.type != "cuda":
         return stacked
     pinned = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)

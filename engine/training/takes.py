@@ -6,15 +6,14 @@ nowhere else. What was found is kept in the run's history before it is used, so 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from engine.cache.text import text_key
 from engine.dataset.history import CaptionHistory
 from engine.dataset.scan import Sample
-from engine.dataset.watch import CaptionWatch
+from engine.dataset.watch import CaptionWatch, NotesWatch
 from engine.errors import DiskError, EngineError
 from engine.events import CaptionsTaken, Log
 from engine.text import safe_text
@@ -22,9 +21,7 @@ from engine.training.control import Control
 from engine.training.keeper import Keeper
 from engine.training.prepare import embed_texts
 from engine.training.release import leave_gpu, room_on_host
-
-LINE_CHARS = 32_000
-"""Room for the names in one event: readers look for the last line of a file in its last 64 kB."""
+from engine.training.step_losses import parts
 
 
 class Takes:
@@ -44,6 +41,7 @@ class Takes:
         self.control = control
         self.away = False
         self._watch = CaptionWatch(self.order.samples, self.config.dataset.captions.extensions)
+        self._notes = NotesWatch(folder.path for folder in self.config.dataset.folders)
 
     def begin(self, step: int) -> None:
         """Write down the captions that the run begins with; after ``step`` steps of it, say what was edited since.
@@ -76,6 +74,8 @@ class Takes:
         found = self._watch.look(lambda sample: self.order.caption(sample, epoch))
         for remark in found.remarks:
             self.events.append(Log("warning", remark))
+        for line in self._notes.look():
+            self.events.append(Log("info", safe_text(line, 2000)))
         texts = found.texts
         try:
             self._embed(self.order.captions_from(epoch, texts))
@@ -152,20 +152,5 @@ class Takes:
         self.events.append(Log("info", safe_text(text, 2000)))
 
     def _tell(self, epoch: int, names: Sequence[str]) -> None:
-        for part in _parts(names):
+        for part in parts(names):
             self.events.append(CaptionsTaken(epoch, part))
-
-
-def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """``names`` in order, cut so that each part's JSON stays short."""
-    part: list[str] = []
-    room = LINE_CHARS
-    for name in names:
-        size = len(json.dumps(name)) + 2
-        if part and size > room:
-            yield tuple(part)
-            part, room = [], LINE_CHARS
-        part.append(name)
-        room -= size
-    if part:
-        yield tuple(part)

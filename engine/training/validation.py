@@ -116,12 +116,17 @@ def measure_loss(subject: Subject, pictures: Sequence[Known], sigmas: Sequence[f
     groups: list[list[list[float]]] = [[[] for _ in range(n)] for n in (seeds, len(BANDS), len(pictures))]
     by_seed, by_band, by_picture = groups
     for (place, number, probe), answer in zip(asked, answers, strict=True):
-        errors = (answer - probe.target).square()
-        loss = float((errors if probe.mask is None else errors * probe.mask).mean())
+        loss = loss_of(answer, probe)
         by_seed[number].append(loss)
         by_band[sum(probe.sigma >= end for end in BAND_ENDS)].append(loss)
         by_picture[place].append(loss)
     return Loss(_means(by_seed), _means(by_band), _means(by_picture))
+
+
+def loss_of(answer: Tensor, probe: Probe) -> float:
+    """Mean squared error of an answer, weighed by the picture's mask if it has one."""
+    errors = (answer - probe.target).square()
+    return float((errors if probe.mask is None else errors * probe.mask).mean())
 
 
 class Drift:

@@ -150,7 +150,7 @@ class Session:
             between(turn)
             for number, micro in enumerate(self.order.step(turn)):
                 if number % self.processes == self.rank:
-                    loss = objective.loss(objective.inputs(micro, turn.step, number))
+                    loss, _ = objective.loss(objective.inputs(micro, turn.step, number))
                     loss.backward()
                     self.losses.append(loss.item())
             self.optimizer.step()

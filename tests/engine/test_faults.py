@@ -56,9 +56,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, broken: Callable[[int, int], bool]) 
         return step(self, turn, look)
 
     def learning(self: Any, inputs: Any, share: int, watch: Any) -> Any:
-        loss = learn(self, inputs, share, watch)
+        loss, each = learn(self, inputs, share, watch)
         was, first[0] = first[0], False
-        return loss * NAN if was and broken(attempts[-1], attempts.count(attempts[-1])) else loss
+        return (loss * NAN if was and broken(attempts[-1], attempts.count(attempts[-1])) else loss), each
 
     monkeypatch.setattr(step_module.Stepper, "step", stepping)
     monkeypatch.setattr(Kit, "learn", learning)

@@ -1,5 +1,6 @@
 """One run shared by two processes, as ``accelerate launch`` starts them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pocket import finish, pictures, pocket_config
+from pocket import finish, pictures, pocket_config, told
 from safetensors.torch import load_file
 
 from engine.config_file import save_config
+from engine.events import PictureLosses
 from engine.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,3 +87,6 @@ def test_two_processes_give_what_accumulation_gives(tmp_path):
     assert all(torch.equal(ours[name], wanted[name]) for name in wanted)
     assert [path.name for path in sorted((tmp_path / "runs").iterdir())] == ["shared", "test"]
     assert done.stdout.count('"type": "StepDone"') == 9
+    lines = [json.loads(line) for line in done.stdout.splitlines() if '"type": "PictureLosses"' in line]
+    last = told(alone, PictureLosses)[-1]
+    assert tuple(lines[-1]["names"]) == last.names and lines[-1]["losses"] == pytest.approx(last.losses, rel=1e-3)

@@ -177,7 +177,8 @@ def test_nan_in_the_loss_stops_before_it_is_saved(tmp_path, monkeypatch):
 
     def poisoned(*args):
         calls.append(1)
-        return good(*args) * (float("nan") if len(calls) >= 7 else 1.0)
+        loss, each = good(*args)
+        return loss * (float("nan") if len(calls) >= 7 else 1.0), each
 
     monkeypatch.setattr(objective, "flow_loss", poisoned)
     config = pocket_config(tmp_path, training={"state_every_steps": 1}, faults={"on_nonfinite": "stop"})

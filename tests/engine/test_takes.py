@@ -22,7 +22,8 @@ from engine.events import CaptionsTaken, Log, RunFailed, StateChanged, StepDone
 from engine.run import Run, open_run
 from engine.trainer import Trainer
 from engine.training.prepare import prepare
-from engine.training.takes import Takes, _parts
+from engine.training.step_losses import parts
+from engine.training.takes import Takes
 
 NEW, OTHER, UNSEEN = "a zorple of glass, upside down", "nothing at all, a void", "seen by no test before"
 SHORT = {"epochs": 4, "accumulation": 1, "gradient_checkpointing": False}
@@ -333,10 +334,10 @@ def test_a_gpu_that_filled_up_meanwhile_is_waited_for(home, monkeypatch):
 
 def test_names_are_told_in_lines_that_stay_short():
     names = [f"/d/{number}/" + "\u732b" * 1000 for number in range(40)]
-    parts = list(_parts(names))
-    assert [name for part in parts for name in part] == names and len(parts) > 1
-    assert all(len(json.dumps(part)) < 40_000 for part in parts)
-    assert list(_parts([])) == [] and list(_parts(["x" * 50_000])) == [("x" * 50_000,)]
+    found = list(parts(names))
+    assert [name for part in found for name in part] == names and len(found) > 1
+    assert all(len(json.dumps(part)) < 40_000 for part in found)
+    assert list(parts([])) == [] and list(parts(["x" * 50_000])) == [("x" * 50_000,)]
 
 
 @pytest.mark.parametrize("left", [1, 2])

@@ -33,18 +33,24 @@ class Tape:
         return work()
 
     def record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
-        results = (torch.zeros(()),)
+        results = (torch.zeros(()), torch.zeros(2))
         return (work, results), results
 
     def replay(self, recording: Any) -> None:
         work, results = recording
-        results[0].copy_(work()[0])
+        for result, value in zip(results, work(), strict=True):
+            result.copy_(value)
 
     def drop(self, recording: Any) -> None:
         raise AssertionError("nothing is dropped here")
 
 
 WEIGHT = torch.ones(3, requires_grad=True)
+
+
+def losses(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """What an objective gives: the loss, and each sample's own."""
+    return loss(inputs), inputs.sigmas * inputs.weights
 
 
 def loss(inputs: Inputs) -> Tensor:
@@ -73,7 +79,7 @@ def parts(device: str = "cpu", processes: int = 1) -> Any:
     compute = SimpleNamespace(
         backward=lambda value: value.backward(), device=torch.device(device), processes=processes
     )
-    return SimpleNamespace(loss=loss), compute
+    return SimpleNamespace(loss=losses), compute
 
 
 @pytest.mark.parametrize(("ahead", "masked"), [(True, True), (True, False), (False, True), (False, False)])
@@ -87,8 +93,9 @@ def test_replays_give_the_loss_and_gradients_of_their_own_batch(ahead: bool, mas
         assert WEIGHT.grad is not None
         wanted = WEIGHT.grad.clone()
         WEIGHT.grad.zero_()
-        found = steps.loss(inputs, share=2)
+        found, each = steps.loss(inputs, share=2)
         assert torch.equal(found, loss(inputs).detach() / 2)
+        assert torch.equal(each, inputs.sigmas * inputs.weights)
         assert torch.equal(WEIGHT.grad, wanted)
         steps.loss(inputs, share=2)
         assert torch.equal(WEIGHT.grad, 2 * wanted)

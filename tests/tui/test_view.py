@@ -23,6 +23,7 @@ from engine.events import (
     LossSpiked,
     MemoryHeld,
     MemorySampled,
+    PictureLosses,
     Probed,
     Progress,
     RunDone,
@@ -105,6 +106,8 @@ def test_every_kind_of_event_replays_to_the_same_view() -> None:
         Log("warning", "a\x1b[2Jb"), StopPlanned(3), StateChanged("paused", "asked"), EpochDone(1, 10, 0.4),
         CheckpointSaved("/r/a.safetensors", 10, 1, "epoch", 1000), SampleSaved("/r/a.png", 10, 1, 0, "p", 1),
         CaptionsTaken(2, ("/d/a.png", "/d/\udcffb.png")), CaptionsTaken(3, ("/d/a.png",)),
+        PictureLosses(9, 1, "steps", ("/d/a.png",), (0.9,), counts=(2,)),
+        PictureLosses(9, 1, "fixed", ("/d/a.png", "/d/\udcffb.png"), (0.9, 0.4), (0.5, 0.0), (0.8, 0.0)),
         step(3, math.nan), step(4, 0.25), RunFailed("t", "d", "h", "tb"), RunDone("stopped", 4, 1, "/r/x", 3.2),
     ]  # fmt: skip
     events = [kinds[0], *(rng.choice(kinds) for _ in range(300))]

@@ -14,6 +14,8 @@ RUN_KEYS: tuple[Key, ...] = (
     Key("run.stop", "s", "stop", "Stop", "Stop: now, after an epoch, or cancel the plan", "Run", footer=True),
     Key("run.save", "S", "save", "Save", "Save the LoRA and the training state now", "Run", "S", True),
     Key("run.sample", "x", "sample", "Sample", "Draw the sample pictures now", "Run", footer=True),
+    Key("run.losses", "L", "losses", "Losses",
+        "Measure now how well each picture's caption fits; the worst are listed first", "Run", "L"),
     Key("run.tidy", "f", "tidy", "Free room", "Choose older files to remove from a full disk", "Run", footer=True),
     Key("run.epochs", "e", "epochs", "Epochs", "Curves, pictures and opinions by epoch, and which to take", "Run",
         footer=True),

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 from textual.timer import Timer
 
+from engine.commands import MeasurePictures
+from engine.text import safe_text
 from tui.screens.panes import PaneScreen
+from tui.session import NEXT_START
 from tui.view import RunView
 
 if TYPE_CHECKING:  # the first frame does not wait for them
@@ -28,6 +31,9 @@ class EditingScreen(PaneScreen):
 
     _follow: Timer | None = None
     _chosen_at = 0.0
+    _losses: tuple[object, object] = None, None
+    """The figures and the rows that the table's losses were taken from."""
+    _worst_wanted = False
 
     @property
     def _dataset(self) -> DatasetPane:
@@ -102,9 +108,39 @@ class EditingScreen(PaneScreen):
         if self.workplace.live and view.live and epoch <= (view.epochs or 10**9):
             self.workplace.session.edited.update((str(row.path), epoch) for row in rows)
 
+    def action_losses(self) -> None:
+        """Have the run measure its pictures after this step; asked for meanwhile, it ends that."""
+        if self.run_view.name and not self.run_view.live:
+            self.app.say(f"The run has ended: kiln losses {safe_text(self.run_view.name, 60)} measures its pictures")
+            return
+        self._worst_wanted = True
+        self.send(MeasurePictures(), "Measuring each picture after this step; L again ends that")
+
+    def take_losses(self) -> None:
+        """Show what the run says of its pictures; the worst come first where the user asked for it."""
+        catalog, view = self.workplace.catalog, self.run_view
+        figures = view.pictures.shown
+        if self._losses[0] is figures and self._losses[1] is catalog.rows:
+            return
+        news = self._losses[0] is not figures
+        self._losses = figures, catalog.rows
+        if figures or any(row.loss is not None for row in catalog.rows):
+            catalog.take_losses(figures)
+        if self._worst_wanted and news and figures is view.pictures.fixed:
+            self._worst_wanted = False
+            self._dataset.listing.order("loss", True)
+            self._dataset.show()
+
     def forget_taken(self) -> None:
-        """Rows whose edits the run took up, or of a run that is over, say nothing of it any more."""
-        edited, view = self.workplace.session.edited, self.run_view
+        """Rows whose edits the run took up, or of a run that is over, say nothing of it any more.
+
+        Notes that change what a live run is made of count from its next start.
+        """
+        edited, view, reshaped = self.workplace.session.edited, self.run_view, self.workplace.catalog.reshaped
+        if reshaped:
+            if self.workplace.live and view.live:
+                edited |= dict.fromkeys(reshaped, NEXT_START)
+            reshaped.clear()
         for path, epoch in list(edited.items()):
             if not view.live or view.epoch >= epoch or view.captions_taken.get(path, 0) >= epoch:
                 del edited[path]

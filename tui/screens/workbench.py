@@ -149,6 +149,7 @@ class Workbench(Ways):
         self._take_state()
         self._offer()
         self.forget_taken()
+        self.take_losses()
         self.mind_pilot()
         if self.leave_when_ended and not self.workplace.live:
             self.app.leave("leave")

@@ -15,6 +15,7 @@ from rich.cells import cell_len, set_cell_size
 from engine.dataset.crops import trained_size
 from tui.catalog_rows import UNREAD, Row
 from tui.glyphs import Glyphs
+from tui.session import NEXT_START
 
 CURSOR = 2
 """Cells in front of each row for the cursor's mark."""
@@ -35,6 +36,8 @@ _FULL_STATE = 15
 _MUCH_ENLARGED = 2.0
 """Scale from a picture to its bucket from which it is said, as `kiln dataset check` does."""
 _SHORTEST_NAME = 5
+_HIGH_LOSS = 1.1
+"""A picture is worth a look from this part of what is usual: with its own caption no better than with others'."""
 _EXTRAS = {"sharp": 6, "loss": 6}
 _RIGHT = frozenset({"size", "bucket", "tokens", *_EXTRAS})
 _LABELS = {
@@ -125,7 +128,7 @@ def cell_of(row: Row, column: Column, limits: Limits, edited: int, glyphs: Glyph
         row: the picture.
         column: which cell.
         limits: tokens that are read; what goes over is marked, ``!`` for T5 and ``+`` for CLIP.
-        edited: epoch from which an edited caption counts; 0 when it was not edited during the run.
+        edited: epoch from which an edit counts, or ``NEXT_START``; 0 when it was not edited during the run.
         glyphs: the signs to draw with.
     """
     style = "dim"
@@ -140,7 +143,8 @@ def cell_of(row: Row, column: Column, limits: Limits, edited: int, glyphs: Glyph
     elif column.key == "sharp":
         text = f"{row.sharp} %" if row.sharp is not None else ""
     elif column.key == "loss":
-        text = f"{row.loss:.3g}" if row.loss is not None else ""
+        text = f"{min(row.loss, 99):.2f}" if row.loss is not None else ""
+        style = "warning" if row.loss is not None and row.loss > _HIGH_LOSS else "dim"
     elif column.key == "stars":
         text, style = _stars(row.stars, column.width, glyphs), "star"
     else:
@@ -208,13 +212,18 @@ def _enlarged(row: Row) -> bool:
 def _state(row: Row, edited: int, width: int, glyphs: Glyphs, limits: Limits) -> tuple[str, str]:
     texts: tuple[str, ...]
     if row.excluded:
-        texts, style = (f"{glyphs.excluded} excluded", f"{glyphs.excluded} out", glyphs.excluded), "dim"
+        # In the run that goes on it is still trained on.
+        words = ("next start", "next", "out") if edited == NEXT_START else ("excluded", "out")
+        texts, style = (*(f"{glyphs.excluded} {word}" for word in words), glyphs.excluded), "dim"
     elif row.severity:
         words = _WORDS.get(row.code, _BY_SEVERITY[row.severity])
         sign = glyphs.error if row.severity == "error" else glyphs.warning
         texts, style = (*(f"{sign} {word}" for word in words), sign), row.severity
     elif edited:
-        shorter = (f"{glyphs.running} {word} {edited}" for word in ("from epoch", "epoch", "ep"))
+        whens = [f"{word} {edited}" for word in ("from epoch", "epoch", "ep")]
+        if edited == NEXT_START:
+            whens = ["from next start", "next start", "next"]
+        shorter = (f"{glyphs.running} {when}" for when in whens)
         texts, style = (*shorter, glyphs.running), "edited"
     elif row.t5 is not None and row.t5 > limits.t5:
         texts, style = (f"{glyphs.warning} caption cut", f"{glyphs.warning} cut", glyphs.warning), "warning"

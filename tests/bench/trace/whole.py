@@ -440,7 +440,8 @@ def _loss(run: Built, inputs: Inputs) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         predicted = FLUX1.velocity(run.network, noised, inputs.sigmas, inputs.text, 1.0, False, inputs.modulation)
     target = velocity_target(inputs.latents, inputs.noise)
-    return flow_loss(predicted, target, inputs.sigmas, ObjectiveConfig(), inputs.weights)
+    loss, _ = flow_loss(predicted, target, inputs.sigmas, ObjectiveConfig(), inputs.weights)
+    return loss
 
 
 @cache
