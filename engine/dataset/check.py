@@ -104,7 +104,7 @@ def check_dataset(
         "summary": _summary(rows, problems),
         "images": [_image(row, codes) for row in rows],
         "buckets": buckets,
-        "problems": [vars(found) for found in problems],
+        "problems": [found.plain() for found in problems],
     }
 
 

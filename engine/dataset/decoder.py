@@ -59,6 +59,28 @@ class ImageInfo:
     height: int
     format: str
     warnings: tuple[tuple[str, str], ...] = ()
+    turned: int = 1
+    """The turn that its EXIF data ask for, 1 (none) to 8."""
+    mode: str = ""
+    """Pillow's name for its kind of pixels: RGB, CMYK ...; empty where only a WebP's first bytes were read."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A picture looked at once: what its header tells, and pixels (h, w, 3) of two kinds.
+
+    Attributes:
+        info: also warnings that only decoding shows.
+        small: the whole picture made small, turned by EXIF.
+        patch: its middle at full size, not turned: a JPEG's blocks of 8 begin at its edges. One pixel of a large
+            JPEG, which is not decoded at full size.
+        quantised: mean divisor of a JPEG's brightness; 0 where it is none.
+    """
+
+    info: ImageInfo
+    small: NDArray[np.uint8]
+    patch: NDArray[np.uint8]
+    quantised: float = 0.0
 
 
 class Decoder:
@@ -152,6 +174,14 @@ class Decoder:
         """
         return self._one("thumbnail", path, _array, max_side=max_side, background=background)
 
+    def look(self, path: Path, max_side: int, patch: int, background: str = "white") -> Look:
+        """All that a picture's quality is told by, of one decoding; ``patch`` is the side of its middle.
+
+        Raises:
+            DatasetError: not a picture that can be trained on.
+        """
+        return self._one("look", path, _looked, max_side=max_side, patch=patch, background=background)
+
     def _one(self, operation: str, path: Path, understood: _Understood[_T], **options: Any) -> _T:
         outcome = self._exchange({"op": operation, **options}, [path], understood)[0]
         if isinstance(outcome, DatasetError):
@@ -197,7 +227,20 @@ def _image_info(header: dict[str, Any], _: bytearray) -> ImageInfo:
     width, height = header["width"], header["height"]
     if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         raise ValueError("a picture without pixels")
-    return ImageInfo(width, height, safe_text(header["format"], 20), warnings)
+    turned = header.get("turned", 1)
+    if turned not in range(1, 9):
+        raise ValueError("no turn that EXIF knows")
+    return ImageInfo(
+        width, height, safe_text(header["format"], 20), warnings, turned, safe_text(header.get("mode", ""), 20)
+    )
+
+
+def _looked(header: dict[str, Any], payload: bytearray) -> Look:
+    width, height = header["size"]
+    cut = width * height * 3
+    small = _array({"size": (width, height)}, payload[:cut])
+    patch = _array({"size": header["patch"]}, payload[cut:])
+    return Look(_image_info(header, payload), small, patch, min(max(float(header["quantised"]), 0.0), 65535.0))
 
 
 def _array(header: dict[str, Any], payload: bytearray, expected: tuple[int, int] | None = None) -> NDArray[np.uint8]:

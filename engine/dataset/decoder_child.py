@@ -238,7 +238,8 @@ def _info(picture: Image.Image, orientation: int, warnings: list[list[str]]) -> 
         width, height = height, width
     if getattr(picture, "is_animated", False) and picture.format != "MPO":
         warnings.append(["animated", "it has several frames or pages; only the first is used"])
-    return {"width": width, "height": height, "format": picture.format, "warnings": warnings}
+    told = {"width": width, "height": height, "format": picture.format, "warnings": warnings}
+    return told | {"turned": orientation, "mode": picture.mode}
 
 
 def _plain_webp(head: bytes, size: int) -> tuple[int, int] | None:
@@ -268,11 +269,46 @@ def _verify(picture: Image.Image, request: dict[str, Any]) -> Reply:
     warnings: list[list[str]] = []
     info = _info(picture, _orientation(picture, warnings), warnings)
     picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
-    share = _flattened(picture, request["background"])[1]
-    if share > 0.01:
-        colour = request["background"]
-        warnings.append(["transparent", f"{share:.0%} of it is transparent and becomes {colour}"])
+    _warn_of_transparency(_flattened(picture, request["background"])[1], request["background"], warnings)
     return info, b""
+
+
+def _warn_of_transparency(share: float, colour: str, warnings: list[list[str]]) -> None:
+    if share > 0.01:
+        warnings.append(["transparent", f"{share:.0%} of it is transparent and becomes {colour}"])
+
+
+def _look(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    """What a picture's quality is told by: itself made small, and its middle as it is.
+
+    A large JPEG is decoded coarsely, as whatever is made small may be: it has no middle then, and tells how strongly
+    it was quantised.
+    """
+    warnings: list[list[str]] = []
+    orientation = _orientation(picture, warnings)
+    info, size, side = _info(picture, orientation, warnings), picture.size, request["max_side"]
+    info["quantised"] = _quantised(picture)
+    picture.draft(None, (side, side))
+    whole = picture.size == size
+    rgb, share = _flattened(picture, request["background"])
+    _warn_of_transparency(share, request["background"], warnings)
+    patch = _middle(rgb, request["patch"] if whole else 0)
+    rgb = rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+    rgb.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return info | {"size": rgb.size, "patch": patch.size}, rgb.tobytes() + patch.tobytes()
+
+
+def _middle(rgb: Image.Image, side: int) -> Image.Image:
+    """A copy of the middle, from a multiple of 8 on: a JPEG's blocks begin at the file's own upper left corner."""
+    left, top = (max(0, (extent - side) // 2) // 8 * 8 for extent in rgb.size)
+    right, bottom = min(rgb.width, left + side), min(rgb.height, top + side)
+    return rgb.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
+
+
+def _quantised(picture: Image.Image) -> float:
+    """Mean divisor of a JPEG's brightness; 0 where it tells none. The standard's own table, quality 50, has 58."""
+    table = (getattr(picture, "quantization", None) or {}).get(0, ())
+    return sum(table) / len(table) if len(table) else 0.0
 
 
 def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
@@ -348,4 +384,4 @@ def _white_is_zero(picture: Image.Image) -> bool:
     return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(262) == 0
 
 
-_OPERATIONS = {"probe": _probe, "verify": _verify, "pixels": _pixels, "thumbnail": _thumbnail}
+_OPERATIONS = {"probe": _probe, "verify": _verify, "look": _look, "pixels": _pixels, "thumbnail": _thumbnail}
