@@ -75,12 +75,14 @@ class Look:
         patch: its middle at full size, not turned: a JPEG's blocks of 8 begin at its edges. One pixel of a large
             JPEG, which is not decoded at full size.
         quantised: mean divisor of a JPEG's brightness; 0 where it is none.
+        transparent: share of the picture that is, 0 to 1.
     """
 
     info: ImageInfo
     small: NDArray[np.uint8]
     patch: NDArray[np.uint8]
     quantised: float = 0.0
+    transparent: float = 0.0
 
 
 class Decoder:
@@ -240,7 +242,8 @@ def _looked(header: dict[str, Any], payload: bytearray) -> Look:
     cut = width * height * 3
     small = _array({"size": (width, height)}, payload[:cut])
     patch = _array({"size": header["patch"]}, payload[cut:])
-    return Look(_image_info(header, payload), small, patch, min(max(float(header["quantised"]), 0.0), 65535.0))
+    quantised, share = min(max(float(header["quantised"]), 0.0), 65535.0), float(header["transparent"])
+    return Look(_image_info(header, payload), small, patch, quantised, min(max(share, 0.0), 1.0))
 
 
 def _array(header: dict[str, Any], payload: bytearray, expected: tuple[int, int] | None = None) -> NDArray[np.uint8]:

@@ -287,7 +287,7 @@ def _look(picture: Image.Image, request: dict[str, Any]) -> Reply:
     warnings: list[list[str]] = []
     orientation = _orientation(picture, warnings)
     info, size, side = _info(picture, orientation, warnings), picture.size, request["max_side"]
-    info["quantised"] = _quantised(picture)
+    told = info | {"quantised": _quantised(picture)}
     picture.draft(None, (side, side))
     whole = picture.size == size
     rgb, share = _flattened(picture, request["background"])
@@ -295,7 +295,8 @@ def _look(picture: Image.Image, request: dict[str, Any]) -> Reply:
     patch = _middle(rgb, request["patch"] if whole else 0)
     rgb = rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
     rgb.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return info | {"size": rgb.size, "patch": patch.size}, rgb.tobytes() + patch.tobytes()
+    told |= {"size": rgb.size, "patch": patch.size, "transparent": share}
+    return told, rgb.tobytes() + patch.tobytes()
 
 
 def _middle(rgb: Image.Image, side: int) -> Image.Image:

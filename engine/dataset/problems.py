@@ -44,11 +44,11 @@ def problem(path: str | Path, code: str, severity: Severity, message: str, hint:
     return Problem(safe_text(path), code, severity, safe_text(message), hint, fix, Path(path))
 
 
-def from_error(path: str | Path, code: str, error: DatasetError) -> Problem:
+def from_error(path: str | Path, code: str, error: DatasetError, fix: Fix = "") -> Problem:
     """A refusal as a problem of severity error; the path, which a problem has already, is taken out of its text."""
     detail = error.detail
     for shown in {safe_text(path), safe_text(os.path.abspath(path))}:
         detail = detail.removeprefix(f"{shown}: ")
         if detail.startswith(f"{shown} "):
             detail = "it" + detail[len(shown) :]
-    return problem(path, code, "error", f"{error.title}: {detail}", error.hint)
+    return problem(path, code, "error", f"{error.title}: {detail}", error.hint, fix)

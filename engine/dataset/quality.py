@@ -56,6 +56,9 @@ class Measures:
         look: mean colours in a grid, see :mod:`engine.dataset.likeness`.
         lighter, darker: cells of a grid that stand out against what is around them, as packed bits.
         shape: the small picture's width and height.
+        transparent: share of the picture that is.
+        turned: by its EXIF data, 1 (not) to 8.
+        cmyk: its colours are inks.
     """
 
     sharpness: float
@@ -69,6 +72,9 @@ class Measures:
     lighter: Bits
     darker: Bits
     shape: tuple[int, int]
+    transparent: float = 0.0
+    turned: int = 1
+    cmyk: bool = False
 
     @property
     def has_border(self) -> bool:
@@ -94,6 +100,9 @@ def measure(seen: Look) -> Measures:
         lighter=lighter,
         darker=darker,
         shape=(small.shape[1], small.shape[0]),
+        transparent=seen.transparent,
+        turned=seen.info.turned,
+        cmyk=seen.info.mode == "CMYK",
     )
 
 

@@ -33,10 +33,11 @@ RECORD = np.dtype(
     [
         ("mark", "V20"),
         ("content", "V32"),
-        ("values", "<f4", (5,)),
+        ("values", "<f4", (6,)),
         ("edges", "<f4", (4,)),
         ("border", "<f4", (4,)),
         ("shape", "<u2", (2,)),
+        ("flags", "u1", (2,)),
         ("look", "u1", (_LOOK,)),
         ("lighter", "u1", (_BITS,)),
         ("darker", "u1", (_BITS,)),
@@ -146,7 +147,8 @@ def _record(mark: bytes, kept: Kept) -> NDArray[np.void]:
     seen = kept.measures
     record = np.zeros(1, RECORD)
     record["mark"], record["content"] = np.void(mark), np.void(kept.content)
-    record["values"] = seen.sharpness, seen.blocks, seen.light, seen.contrast, seen.colour
+    record["values"] = seen.sharpness, seen.blocks, seen.light, seen.contrast, seen.colour, seen.transparent
+    record["flags"] = seen.turned, seen.cmyk
     record["edges"], record["border"], record["shape"] = seen.edges, seen.border, seen.shape
     record["look"] = np.clip(seen.look.round(), 0, 255)
     record["lighter"], record["darker"] = seen.lighter, seen.darker
@@ -177,12 +179,13 @@ def records_in(data: bytes) -> list[tuple[bytes, Kept]]:
 
 
 def _kept(record: np.void) -> Kept:
-    sharpness, blocks, light, contrast, colour = (float(value) for value in record["values"])
+    sharpness, blocks, light, contrast, colour, clear = (float(value) for value in record["values"])
     red, green, blue, varied = (float(value) for value in record["edges"])
     left, top, right, bottom = (float(value) for value in record["border"])
     width, height = (int(value) for value in record["shape"])
     measures = Measures(
         sharpness, blocks, light, contrast, colour, (red, green, blue, varied), (left, top, right, bottom),
         record["look"].astype(np.float32), record["lighter"], record["darker"], (width, height),
+        clear, int(record["flags"][0]), bool(record["flags"][1]),
     )  # fmt: skip
     return Kept(record["content"].tobytes(), measures)
