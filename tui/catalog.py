@@ -28,6 +28,7 @@ class Catalog(CatalogThread):
 
     Args:
         decoder: opens pictures; one of the catalog's own is made when None.
+        cache: where measures of pictures are kept; without one rows get neither ``sharp`` nor ``twin``.
 
     Attributes:
         version: bumped by every change; screens poll it.
@@ -84,6 +85,13 @@ class Catalog(CatalogThread):
             if self._reader is not None:
                 self._reader.tokenizer_problem = ""
                 self._begin_reading()
+
+    def measured(self) -> None:
+        """Say that somebody else measured pictures: what is kept of them is read again."""
+        with self._condition:
+            if self._quality is not None:
+                self._quality.forget()
+                self._condition.notify()
 
     def look(self) -> None:
         """Say that a screen shows the rows: changes on disk are looked for while it does. Called at every poll."""

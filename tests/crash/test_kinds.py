@@ -28,6 +28,7 @@ EXCUSED = {
     "engine.config_writer": "edits the text of a configuration that engine.config_file has read and checks again",
     "engine.dataset.decoder": "messages of the decoder's process, which may be hostile: its tests",
     "engine.dataset.decoder_child": "pictures: the corpus of the decoder's tests",
+    "engine.dataset.mend": "captions of unknown encoding, whose text people read before it is believed: its tests",
     "engine.dataset.regular": "hands out bytes of any file; who asks for them is listed",
     "engine.dataset.scan": "digests of pictures: damaged ones are the corpus of the decoder's tests",
     "engine.files": "asks for locks, flushes, and reads the system's files of this process",

@@ -7,10 +7,13 @@ import hashlib
 import numpy as np
 
 from engine.dataset.decoder import ImageInfo, Look
+from engine.dataset.mend import readings
 from engine.dataset.quality import measure
 from engine.dataset.quality_check import percentiles, twins
 from engine.dataset.quality_store import HEAD, QualityStore, records_in
-from tests.fuzz.target import Target, as_file, scratch
+from engine.errors import DatasetError
+from engine.text import safe_text
+from tests.fuzz.target import Target, as_file, assert_harmless, scratch
 
 
 def _quality_seeds() -> list[bytes]:
@@ -29,4 +32,17 @@ def _quality(data: bytes) -> None:
         assert len(percentiles([each.measures for each in found])) == len(twins(found)) == len(found)
 
 
-TARGETS = (Target("quality", _quality, (), _quality_seeds, ("engine.dataset.quality_store.records_in",)),)
+def _encodings(data: bytes) -> None:
+    for name, text in readings(as_file(data, "caption.txt")):
+        assert data.decode(name) == text
+        assert_harmless(safe_text(text, 500))
+
+
+TARGETS = (
+    Target("quality", _quality, (), _quality_seeds, ("engine.dataset.quality_store.records_in",)),
+    Target(
+        "encodings", _encodings, (DatasetError,),
+        lambda: ["café, naïve".encode("cp1252"), "猫と花".encode("shift_jis"), "a cat, é".encode("utf-16-le")],
+        ("engine.dataset.mend.readings",),
+    ),
+)  # fmt: skip
