@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.config import DatasetConfig, ModelConfig
 from engine.dataset.problems import Problem
 from engine.dataset.sidecar import MAX_STARS, PictureNotes
-from engine.dataset.tokens import CLIP_LIMIT, TokenCount
+from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer
 from tui.catalog_load import DatasetReader
 from tui.catalog_rows import SORTS, Row, places_of
 from tui.catalog_thread import WATCHED_S, CatalogThread
@@ -63,6 +63,11 @@ class Catalog(CatalogThread):
     def t5_limit(self) -> int:
         """Tokens that T5 reads for the model."""
         return self._reader.t5_limit if self._reader else 512
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer] | None:
+        """CLIP's and T5's, once they are loaded."""
+        return self._reader.tokenizers if self._reader else None
 
     @property
     def tokenizer_problem(self) -> str:

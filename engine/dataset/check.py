@@ -159,7 +159,7 @@ def inspect_dataset(config: DatasetConfig, options: Options) -> Inspection:
     samples = [sample for sample in scan.samples if not options.decode or sample.path in kept]
     rows = _rows(samples, config, options, kept, problems)
     for row in rows:
-        problems += _row_problems(row, options.t5_limit)
+        problems += [] if row.notes.exclude else _row_problems(row, options.t5_limit)
     problems += _same_files(rows)
     buckets = _buckets(rows)
     problems += _bucket_problems(buckets, options.batch_size)

@@ -57,6 +57,7 @@ EXCUSED = {
     "tui.foreground": "the empty device",
     "tui.headless": "the empty device",
     "tui.last_words": "the system's files",
+    "tui.outside": "the last words of a program of the user's, for people",
     "tui.screens.form_writing": "compares a file's text with what is to be written",
     "tui.setup.choices": "values of the form, which the session keeps",
     "tui.setup.form": "values of the form, which the session keeps",

@@ -16,6 +16,8 @@ DATASET_KEYS: tuple[Key, ...] = (
     Key("dataset.problem", "n", "problem(1)", "Problem", "Next picture with something wrong", _GROUP, footer=True),
     Key("dataset.problem_back", "N", "problem(-1)", "Problem before", "The one before", _GROUP, "N"),
     Key("dataset.copy", "y", "copy", "Copy path", "Copy the picture's path to the clipboard", _GROUP),
+    Key("dataset.findings", "C", "findings", "Check", "What is wrong with the dataset, and mending it", _GROUP, "C"),
+    Key("dataset.balance", "b", "balance", "Balance", "How often an epoch shows each folder", _GROUP),
     Key("dataset.refresh", "R", "refresh", "Look again", "Look at the folder again", _GROUP, "R"),
     Key("dataset.up", "up,k", "move(-1)", "Up", "The picture before", _GROUP, palette=False),
     Key("dataset.down", "down,j", "move(1)", "Down", "The next picture", _GROUP, palette=False),

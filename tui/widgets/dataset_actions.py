@@ -6,20 +6,20 @@ import os
 from typing import ClassVar
 
 from textual.binding import BindingType
-from textual.containers import Vertical
 from textual.message import Message
 
 from tui.keys.dataset import DATASET_KEYS
 from tui.keys.key import bindings
 from tui.listing import Listing
 from tui.widgets.dataset_table import DatasetTable
+from tui.widgets.dataset_ways import DatasetWays
 
 
 class EditWanted(Message):
     """The current picture's caption is to be edited."""
 
 
-class DatasetActions(Vertical):
+class DatasetActions(DatasetWays):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)

@@ -1,0 +1,26 @@
+"""The ways that lead from the dataset pane to screens about the whole dataset: keys become messages."""
+
+from __future__ import annotations
+
+from textual.containers import Vertical
+from textual.message import Message
+
+
+class FindingsWanted(Message):
+    """What is wrong with the dataset is to be shown."""
+
+
+class BalanceWanted(Message):
+    """How often an epoch shows each folder is to be shown."""
+
+
+class DatasetWays(Vertical):
+    """Base of the pane's actions: one method a way."""
+
+    def action_findings(self) -> None:
+        """Show what is wrong with the dataset."""
+        self.post_message(FindingsWanted())
+
+    def action_balance(self) -> None:
+        """Show how often an epoch shows each folder."""
+        self.post_message(BalanceWanted())
