@@ -20,7 +20,8 @@ from engine.config_tracking import TrackingConfig
 
 __all__ = [
     "CANDIDATES", "CONFIG_VERSION", "LORA_KINDS", "PROMPT_KINDS", "BucketConfig", "CaptionConfig", "Count",
-    "CountOrZero", "DatasetConfig", "FaultsConfig", "FolderConfig", "LoraConfig", "MemoryConfig", "ModelConfig",
+    "CountOrZero", "DatasetConfig", "FaultsConfig", "FolderConfig", "LoraConfig", "MaskConfig", "MemoryConfig",
+    "ModelConfig",
     "NonNegative", "ObjectiveConfig", "OptimizerConfig", "Part", "Positive", "PromptConfig", "RunConfig",
     "SamplingConfig", "SavingConfig", "ScheduleConfig", "StopConfig", "TrackingConfig", "TrainingConfig",
     "ValidationConfig", "kohya_blocks",
@@ -98,6 +99,18 @@ class CaptionConfig(Part):
     """Resolve ``{a|b}`` to one of the choices, and several lines to one of them."""
 
 
+class MaskConfig(Part):
+    """What of each picture the loss counts; see :mod:`engine.dataset.masks`."""
+
+    source: Literal["off", "folder", "alpha"] = "off"
+    """folder: grey PNG files of the pictures' names, white where the loss counts in full; alpha: the pictures' own
+    transparency. A picture without a mask counts in full everywhere."""
+    folder: Annotated[str, Field(min_length=1, max_length=4096)] = "masks"
+    """Where the masks of ``source`` folder are, below each dataset folder or in full; they are not trained on."""
+    outside: Fraction = 0.1
+    """Weight of the loss where a mask is black; 0 learns nothing there, and what appears there is left to chance."""
+
+
 class DatasetConfig(Part):
     """The pictures, their captions and how they are brought to size."""
 
@@ -106,6 +119,7 @@ class DatasetConfig(Part):
     """Square root of the area in pixels that pictures are resized to."""
     buckets: BucketConfig = BucketConfig()
     captions: CaptionConfig = CaptionConfig()
+    masks: MaskConfig = MaskConfig()
     flip: bool = False
     """Train on mirrored pictures too, half of the time."""
     random_crop: bool = False

@@ -15,12 +15,13 @@ from pathlib import Path
 from engine.config import DatasetConfig, ModelConfig
 from engine.dataset.captions import final_caption
 from engine.dataset.decoder import Decoder
+from engine.dataset.masks import folder_of
 from engine.dataset.problems import Problem, from_error
 from engine.dataset.scan import all_pairs
 from engine.dataset.sidecar import SIDECAR_NAME, PictureNotes, Sidecar, load_sidecar, place_of
 from engine.dataset.tokens import TokenCount, Tokenizer, count_tokens, load_tokenizers, t5_limit
 from engine.errors import DatasetError, EngineError, ModelFileError
-from tui.catalog_rows import Mark, Row, mark_of, prefixes_of, read_caption_of, row_of, take_info
+from tui.catalog_rows import Mark, Row, mark_of, prefixes_of, read_caption_of, row_of, take_info, take_notes
 
 TELL_S = 0.15
 """Least time between two changes of the version while much is read."""
@@ -126,7 +127,7 @@ class DatasetReader:
                 failures.append(err)
             now = self._sidecars.get(folder) or Sidecar()
             for row, _ in noted:
-                row.take_notes(now.of(place_of(row.path, folder)))
+                take_notes(row, now.of(place_of(row.path, folder)), self.dataset)
         if failures:
             raise failures[0]
 
@@ -171,7 +172,9 @@ class DatasetReader:
         for row in self.rows:
             folder = self.folder_of(row.path)
             sidecar = self._sidecars.get(folder)
-            row.take_notes(sidecar.of(place_of(row.path, folder)) if sidecar and sidecar.pictures else PictureNotes())
+            known = sidecar is not None and sidecar.pictures
+            notes = sidecar.of(place_of(row.path, folder)) if sidecar and known else PictureNotes()
+            take_notes(row, notes, self.dataset)
 
     def _read_captions(self, rows: Sequence[Row]) -> None:
         for some in self._pieces(rows, "reading captions"):
@@ -233,14 +236,7 @@ class DatasetReader:
     def folder_of(self, picture: Path) -> Path:
         """The dataset's folder that a picture belongs to."""
         folders = self.dataset.folders
-        if len(folders) == 1:
-            return folders[0].path
-        inside = (
-            folder.path
-            for folder in folders
-            if (picture.is_relative_to(folder.path) if folder.recursive else picture.parent == folder.path)
-        )
-        return next(inside, picture.parent)
+        return folders[0].path if len(folders) == 1 else folder_of(picture, folders)
 
 
 def _changed_ns(folder: str) -> int:

@@ -6,22 +6,25 @@ by :mod:`tui.catalog_load`, and shown by :mod:`tui.widgets.dataset`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from engine.config import DatasetConfig
 from engine.dataset.buckets import place
+from engine.dataset.crops import fits, trained_size
 from engine.dataset.decoder import ImageInfo
 from engine.dataset.edits import caption_path
 from engine.dataset.pairs import Pair
 from engine.dataset.problems import Problem, from_error
-from engine.dataset.query import haystack, needles
-from engine.dataset.scan import caption_of, picture_warnings
+from engine.dataset.query import Query, haystack
+from engine.dataset.scan import caption_of, crop_problem, picture_warnings
 from engine.dataset.sidecar import PictureNotes
-from engine.errors import DatasetError
+from engine.errors import ConfigError, DatasetError
 from engine.text import safe_text
 
 Mark = tuple[int, int] | None
@@ -29,10 +32,10 @@ Mark = tuple[int, int] | None
 
 UNREAD: Mark = (-1, -1)
 
-SORTS = ("name", "size", "bucket", "tokens", "stars", "state")
+SORTS = ("name", "size", "bucket", "tokens", "stars", "state", "sharp", "loss")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
     """One picture. Mutable and owned by the catalog; it stays the same object while its file stays."""
 
@@ -65,6 +68,8 @@ class Row:
     """Its caption was changed in this workstation since the dataset was opened."""
     loss: float | None = None
     """Its loss at fixed noise as measured last; None where it was not."""
+    marked: bool = False
+    """The user marked it, to do something to several at once; as long as the dataset is open."""
     problem: str = ""
     """What is wrong with it, safe to show; empty when nothing is."""
     severity: str = ""
@@ -88,6 +93,13 @@ class Row:
     """The text that ``clip`` and ``t5`` are of."""
     caption_problems: Sequence[Problem] = ()
     picture_problems: Sequence[Problem] = ()
+    bucket_problems: Sequence[Problem] = ()
+    """What is wrong with its crop, or with what that leaves."""
+
+    @property
+    def seen(self) -> int:
+        """How often it is seen in an epoch."""
+        return 0 if self.excluded else self.own_repeats or self.repeats
 
     @property
     def notes(self) -> PictureNotes:
@@ -96,14 +108,9 @@ class Row:
             stars=self.stars or None, exclude=self.excluded or None, repeats=self.own_repeats, crop=self.crop
         )
 
-    def take_notes(self, notes: PictureNotes) -> None:
-        """Show what the folder's sidecar file says about the picture."""
-        self.stars, self.excluded = notes.stars or 0, bool(notes.exclude)
-        self.own_repeats, self.crop = notes.repeats, notes.crop
-
     def judge(self) -> None:
         """Put problem, severity, code and hint together from what is wrong with picture and caption."""
-        found = [*self.picture_problems, *self.caption_problems]
+        found = [*self.picture_problems, *self.bucket_problems, *self.caption_problems]
         found.sort(key=lambda problem: problem.severity != "error")
         worst = found[0] if found else None
         self.problem = "; ".join(problem.message for problem in found)
@@ -171,37 +178,56 @@ def take_info(row: Row, outcome: ImageInfo | DatasetError, dataset: DatasetConfi
     Raises:
         ConfigError: the bucket settings allow no bucket.
     """
-    row.bucket = None
     if isinstance(outcome, DatasetError):
         row.width = row.height = 0
         row.picture_problems = [from_error(row.path, "picture", outcome)]
     else:
         row.width, row.height, row.format = outcome.width, outcome.height, outcome.format
         row.picture_problems = picture_warnings(row.path, outcome)
+    _take_bucket(row, dataset)
+
+
+def take_notes(row: Row, notes: PictureNotes, dataset: DatasetConfig) -> None:
+    """Show what the folder's sidecar file says about the picture; another crop may be another bucket."""
+    row.stars, row.excluded, row.own_repeats = notes.stars or 0, bool(notes.exclude), notes.repeats
+    if notes.crop != row.crop:
+        row.crop = notes.crop
+        with contextlib.suppress(ConfigError):  # settings that allow no bucket are told where sizes are read
+            _take_bucket(row, dataset)
+
+
+def _take_bucket(row: Row, dataset: DatasetConfig) -> None:
+    """Choose the bucket of what is trained on, as soon as the picture's size is known."""
+    row.bucket, row.bucket_problems = None, []
+    if row.width:
+        if row.crop is not None and not fits(row.crop, row.width, row.height):
+            row.bucket_problems = [crop_problem(row.path, row.crop, row.width, row.height)]
         try:
-            placed = place(row.width, row.height, dataset.resolution, dataset.buckets)
+            size = trained_size(row.crop, row.width, row.height)
+            placed = place(*size, dataset.resolution, dataset.buckets)
             row.bucket = placed.bucket_w, placed.bucket_h
         except DatasetError as err:
-            row.picture_problems = [*row.picture_problems, from_error(row.path, "bucket", err)]
+            row.bucket_problems = [*row.bucket_problems, from_error(row.path, "bucket", err)]
     row.judge()
 
 
-def places_of(rows: Sequence[Row], text: str, sort: str = "name", descending: bool = False) -> list[int]:
-    """Places of the rows that ``text`` finds, in the order asked for; what is not known yet comes last."""
-    query = needles(text)
-    everything = query == needles("")
-    found = [at for at, row in enumerate(rows) if everything or query.matches(row.haystack)]
+def matching(rows: Sequence[Row], query: Query, sort: str = "name", descending: bool = False) -> list[Row]:
+    """Those of ``rows`` that ``query`` finds, in the order asked for; what is not known yet comes last."""
+    found = list(rows) if query.everything else list(filter(query.matches, rows))
     if sort == "name":
         return found[::-1] if descending else found
     value = _VALUES[sort]
-    values = {at: value(rows[at]) for at in found}
-    known = [at for at in found if values[at] is not None]
-    known.sort(key=values.__getitem__, reverse=descending)
-    return known + [at for at in found if values[at] is None]
+    values = [(value(row), row) for row in found]
+    known = [pair for pair in values if pair[0] is not None]
+    known.sort(key=_first, reverse=descending)
+    return [row for _, row in known] + [row for value, row in values if value is None]
+
+
+_first = itemgetter(0)
 
 
 def _tokens(row: Row) -> Any:
-    return None if row.t5 is None or row.clip is None else (row.t5, row.clip)
+    return None if row.t5 is None or row.clip is None else row.t5 + row.clip / 2**20
 
 
 _SEVERITIES = {"error": 0, "warning": 1, "": 2}
@@ -211,5 +237,7 @@ _VALUES: dict[str, Callable[[Row], Any]] = {
     "bucket": lambda row: row.bucket,
     "tokens": _tokens,
     "stars": lambda row: row.stars,
+    "sharp": lambda row: row.sharp,
+    "loss": lambda row: row.loss,
     "state": lambda row: (_SEVERITIES[row.severity], row.code),
 }

@@ -19,7 +19,7 @@ from engine.config import RunConfig, StopConfig
 from engine.config_file import load_config
 from engine.dataset.captions import with_trigger
 from engine.dataset.problems import Problem
-from engine.dataset.scan import all_pairs, caption_of
+from engine.dataset.scan import caption_of, trained_pairs
 from engine.errors import EngineError
 from engine.events import Measured, SampleSaved
 from engine.files import RunFolder
@@ -217,7 +217,7 @@ def _captions(config: RunConfig) -> list[tuple[Path, str]]:
     problems: list[Problem] = []
     found = []
     try:
-        pairs = all_pairs(config.dataset, problems)[:MOST_PICTURES]
+        pairs = trained_pairs(config.dataset)[:MOST_PICTURES]
     except EngineError:
         return []
     trigger = config.dataset.captions.trigger_word.strip()

@@ -126,7 +126,7 @@ def _band(place: Workplace) -> Band | None:
 def crops_of(found: Inspection) -> dict[Path, tuple[int, ...]]:
     """What is left of each picture without its bars."""
     return {
-        row.sample.path: crop_without_border(row.seen.measures.border, row.sample.width, row.sample.height)
+        row.sample.path: crop_without_border(row.seen.measures.border, *row.sample.picture_size)
         for row in found.rows
         if row.seen is not None and row.seen.measures.has_border
     }

@@ -22,12 +22,12 @@ Line = tuple[str, str]
 
 def steps_in_words(config: RunConfig, rows: Sequence[Row]) -> str:
     """How many steps the run will have, as far as the pictures' sizes are known."""
-    used = [row for row in rows if row.severity != "error"]
+    used = [row for row in rows if row.severity != "error" and not row.excluded]
     concept, others = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
     for row in used:
         if row.bucket is None:
             return "counting steps"
-        (others if row.regularization else concept)[row.bucket] += row.repeats
+        (others if row.regularization else concept)[row.bucket] += row.seen
     of_class = sum(row.regularization for row in used)
     steps = steps_of(concept, others, len(used) - of_class, of_class, config)
     return f"{'' if steps.exact else 'about '}{steps.total:,} steps"
@@ -55,6 +55,8 @@ def plan_lines(config: RunConfig, rows: Sequence[Row]) -> list[Line]:
 
 def pictures_in_words(rows: Sequence[Row]) -> str:
     """How many there are, and how many cannot be used or lack a caption."""
+    total = len(rows)
+    rows = [row for row in rows if not row.excluded]
     broken = sum(row.severity == "error" for row in rows)
     bare = sum(row.caption is None and row.severity != "error" for row in rows)
     of_class = sum(row.regularization and row.severity != "error" for row in rows)
@@ -62,6 +64,7 @@ def pictures_in_words(rows: Sequence[Row]) -> str:
     words += [f"{of_class:,} of the class"] if of_class else []
     words += [f"{bare} without caption"] if bare else []
     words += [f"{broken} unusable"] if broken else []
+    words += [f"{total - len(rows):,} excluded"] if total > len(rows) else []
     return ", ".join(words)
 
 

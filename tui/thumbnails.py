@@ -15,11 +15,14 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.dataset.buckets import Placement
+from engine.dataset.decoder import MASK_CELL
 from engine.errors import DatasetError, DiskError
 from engine.files import atomic_write
 from engine.text import safe_text
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.dataset.decoder import Decoder
+    from tui.widgets.overlays import MaskShown
 
 SIDE = 512
 QUALITY = 85
@@ -38,6 +42,9 @@ KEPT_FILES = 5000
 """More than these are cut back to nine tenths when the pool starts, those not used for longest first."""
 KEPT_PICTURES = 48
 """In memory; 786 kB each at most."""
+LARGE_SIDE = 2048
+KEPT_LARGE = 2
+"""In memory alone; 12.6 MB each at most."""
 _NAME = re.compile(r"[0-9a-f]{40}\.webp")
 _MAX_BYTES = 4 * 2**20
 _DIGEST_BYTES = 32
@@ -64,27 +71,49 @@ class Thumbnails:
         self._decoder = decoder
         self._folder = folder
         self._kept: OrderedDict[str, Thumbnail] = OrderedDict()
+        self._large: OrderedDict[str, Thumbnail] = OrderedDict()
         self._lock = threading.Lock()
         self._tidied = False
         self.pool = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")
 
     def load(self, path: Path) -> Thumbnail:
         """The picture's thumbnail: from memory, from disk, or decoded. Slow; never raises for a bad picture."""
+        return self._remembered(path, self._kept, KEPT_PICTURES, self._made)
+
+    def large(self, path: Path) -> Thumbnail:
+        """The picture with up to ``LARGE_SIDE`` pixels a side, to be looked at closely; else as :meth:`load`."""
+        return self._remembered(path, self._large, KEPT_LARGE, lambda path, key: self._decoded(path, LARGE_SIDE))
+
+    def _remembered(
+        self,
+        path: Path,
+        kept: OrderedDict[str, Thumbnail],
+        most: int,
+        make: Callable[[Path, str], Thumbnail],
+    ) -> Thumbnail:
         try:
             status = os.stat(path)
         except (OSError, ValueError) as err:
             return Thumbnail(None, f"cannot be read: {_reason(err)}", "Is it still there?")
         key = thumbnail_key(path, status)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        thumbnail = self._made(path, key)
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        thumbnail = make(path, key)
         with self._lock:
-            self._kept[key] = thumbnail
-            while len(self._kept) > KEPT_PICTURES:
-                self._kept.popitem(last=False)
+            kept[key] = thumbnail
+            while len(kept) > most:
+                kept.popitem(last=False)
         return thumbnail
+
+    def mask(self, shown: MaskShown, width: int, height: int) -> NDArray[np.uint8] | None:
+        """A picture's mask at the size of its thumbnail, (height, width); None where there is none that fits it."""
+        cells = Placement(width * MASK_CELL, height * MASK_CELL, width * MASK_CELL, height * MASK_CELL, 0, 0)
+        try:
+            return self._decoder.mask(shown.path, cells, shown.picture, None, False, shown.alpha)
+        except DatasetError:  # the caches say what is wrong with it
+            return None
 
     def close(self) -> None:
         """Wait for what is being decoded, forget the rest."""
@@ -95,15 +124,20 @@ class Thumbnails:
         pixels = _read(file)
         if pixels is not None:
             return Thumbnail(pixels)
+        decoded = self._decoded(path, SIDE)
+        if decoded.pixels is None:
+            return decoded
+        # What was packed is shown from the first time on: a picture looks the same whenever it is looked at.
+        packed = self._write(file, decoded.pixels)
+        return Thumbnail(_unpacked(packed)) if len(packed) <= _MAX_BYTES else decoded
+
+    def _decoded(self, path: Path, side: int) -> Thumbnail:
         try:
-            pixels = self._decoder.thumbnail(path, SIDE)
+            return Thumbnail(self._decoder.thumbnail(path, side))
         except DatasetError as err:
             shown = safe_text(path)
             detail = err.detail.removeprefix(f"{shown}: ").removeprefix(f"{shown} ")
             return Thumbnail(None, safe_text(f"{err.title}: {detail}", 300), safe_text(err.hint, 300))
-        # What was packed is shown from the first time on: a picture looks the same whenever it is looked at.
-        packed = self._write(file, pixels)
-        return Thumbnail(_unpacked(packed) if len(packed) <= _MAX_BYTES else pixels)
 
     def _write(self, file: Path, pixels: NDArray[np.uint8]) -> bytes:
         from PIL import Image

@@ -32,6 +32,7 @@ from engine.cache.store import Store, content_key
 from engine.config import DatasetConfig
 from engine.dataset.buckets import Placement, jpeg_reduction
 from engine.dataset.scan import Sample
+from engine.dataset.sidecar import Crop
 from engine.errors import DatasetError
 from engine.memory.exhaustion import first_line, ran_out
 from engine.models.weights import free_gpu
@@ -59,7 +60,13 @@ class Pixels(Protocol):
     """Pictures that are decoded side by side."""
 
     def pixels(
-        self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1
+        self,
+        path: Path,
+        placement: Placement,
+        background: str,
+        flip: bool,
+        reduction: int = 1,
+        box: Crop | None = None,
     ) -> NDArray[np.uint8]:
         """Pixels (bucket_h, bucket_w, 3), uint8; see :meth:`engine.dataset.decoder.Decoder.pixels`."""
         ...
@@ -80,14 +87,16 @@ def batch_size(placement: Placement) -> int:
 
 
 def latent_key(view: View, config: DatasetConfig, encoder_fingerprint: str) -> str:
-    """The cache key of a view: the file's bytes, placement, mirroring, background, encoder and method."""
+    """The cache key of a view: the file's bytes, crop, placement, mirroring, background, encoder and method."""
     place = view.placement
-    method: dict[str, int] = {}
-    # Named where they are not 1, as they were before there was a choice: what was cached then is still right.
+    method: dict[str, int | str] = {}
+    # Named only where there is something to name: what was cached before there was a choice is still right.
     if (together := batch_size(place)) > 1:
         method["batch"] = together
     if (reduction := _reduction(view)) > 1:
         method["reduction"] = reduction
+    if (box := view.sample.box) is not None:
+        method["box"] = ",".join(map(str, box))
     return content_key(
         kind="latents",
         version=LATENTS_VERSION,
@@ -102,9 +111,18 @@ def latent_key(view: View, config: DatasetConfig, encoder_fingerprint: str) -> s
     )
 
 
+def _decoding(view: View) -> tuple[int, Crop | None]:
+    """At which part of its size a picture is decoded, and what the user cut out of it."""
+    return _reduction(view), view.sample.box
+
+
 def _reduction(view: View) -> int:
-    sample = view.sample
-    return jpeg_reduction(sample.format, sample.width, sample.height, view.placement)
+    sample, box = view.sample, view.sample.box
+    part = jpeg_reduction(sample.format, sample.width, sample.height, view.placement)
+    # A crop must stay where it is, to the pixel.
+    while box is not None and any(side % part for side in (*sample.picture_size, *box)):
+        part //= 2
+    return part
 
 
 def cache_latents(
@@ -145,7 +163,7 @@ def cache_latents(
 
     def decode(key: str) -> np.ndarray:
         view = first[key]
-        pixels = decoder.pixels(view.sample.path, view.placement, config.background, view.flip, _reduction(view))
+        pixels = decoder.pixels(view.sample.path, view.placement, config.background, view.flip, *_decoding(view))
         if latent_key(view, config, fingerprint) != key:
             raise _changed(view.sample)
         return pixels

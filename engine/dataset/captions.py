@@ -120,9 +120,14 @@ def final_caption(
 
 def with_trigger(text: str, trigger: str) -> str:
     """``text`` with ``trigger`` in front, unless it is there as a whole word already (in any case)."""
-    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE):
+    if not trigger or trigger_pattern(trigger).search(text):
         return text
     return f"{trigger}, {text}" if text else trigger
+
+
+def trigger_pattern(trigger: str) -> re.Pattern[str]:
+    """Finds ``trigger`` as a whole word, in any case."""
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
 
 
 def _one_line(caption: str, seed: int, epoch: int, slot: int) -> str:

@@ -24,7 +24,7 @@ from engine.dataset.problems import Problem, from_error, problem
 from engine.dataset.quality_check import Measured, quality_problems
 from engine.dataset.quality_store import Kept
 from engine.dataset.scan import Sample, collect
-from engine.dataset.sidecar import SIDECAR_NAME, PictureNotes, Sidecar, load_sidecar, place_of
+from engine.dataset.sidecar import SIDECAR_NAME
 from engine.dataset.survey import Surveyor, decoding_problems
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer, count_tokens
 from engine.dataset.variety import Band, count_problems, style_problems, variety_problems
@@ -53,7 +53,6 @@ class _Row:
     tokens: TokenCount | None
     seen: Kept | None
     """What its pixels tell; None where they were not looked at."""
-    notes: PictureNotes
 
     @property
     def enlarged(self) -> float:
@@ -103,16 +102,16 @@ class Inspection:
     rows: tuple[_Row, ...]
     problems: tuple[Problem, ...]
     buckets: tuple[dict[str, Any], ...]
+    excluded: int = 0
+    """Pictures that the user left out."""
 
     @property
     def balance(self) -> tuple[Part, ...]:
         """How often an epoch shows each folder."""
         return balance(
-            (os.path.dirname(row.sample.name) or safe_text(row.sample.path.parent.name, 120), repeats,
+            (os.path.dirname(row.sample.name) or safe_text(row.sample.path.parent.name, 120), row.sample.repeats,
              row.sample.regularization)
             for row in self.rows
-            if not row.notes.exclude
-            for repeats in [row.notes.repeats or row.sample.repeats]
         )  # fmt: skip
 
 
@@ -157,9 +156,9 @@ def inspect_dataset(config: DatasetConfig, options: Options) -> Inspection:
     surveyor = Surveyor(config, options.cache, options.stop)
     kept = _decodable(scan.samples, config, surveyor, problems, options.progress) if options.decode else {}
     samples = [sample for sample in scan.samples if not options.decode or sample.path in kept]
-    rows = _rows(samples, config, options, kept, problems)
+    rows = _rows(samples, config, options, kept)
     for row in rows:
-        problems += [] if row.notes.exclude else _row_problems(row, options.t5_limit)
+        problems += _row_problems(row, options.t5_limit)
     problems += _same_files(rows)
     buckets = _buckets(rows)
     problems += _bucket_problems(buckets, options.batch_size)
@@ -167,8 +166,10 @@ def inspect_dataset(config: DatasetConfig, options: Options) -> Inspection:
     errors = any(found.severity == "error" for found in problems)
     if not errors and all(sample.regularization for sample in samples):
         hint = "Add a folder with pictures of what the LoRA is to learn, and a caption file beside each."
+        if scan.excluded:
+            hint = f"{scan.excluded} pictures are excluded in {SIDECAR_NAME}: take some in again."
         problems.append(problem(config.folders[0].path, "nothing", "error", "Nothing to train on", hint))
-    return Inspection(tuple(rows), tuple(problems), tuple(buckets))
+    return Inspection(tuple(rows), tuple(problems), tuple(buckets), scan.excluded)
 
 
 def _decodable(
@@ -192,11 +193,10 @@ def _decodable(
 
 
 def _set_problems(rows: list[_Row], config: DatasetConfig, options: Options, surveyor: Surveyor) -> Iterator[Problem]:
-    """What shows only in all pictures together; those that the user left out do not count."""
-    used = [row for row in rows if not row.notes.exclude]
-    concept = [row for row in used if not row.sample.regularization]
+    """What shows only in all pictures together."""
+    concept = [row for row in rows if not row.sample.regularization]
     folder = config.folders[0].path
-    seen = [_measured(row) for row in used if row.seen is not None]
+    seen = [_measured(row) for row in rows if row.seen is not None]
     yield from quality_problems(seen, _held_out(options.held_out, surveyor))
     captions = [row.sample.caption for row in concept]
     if options.band is not None and concept:
@@ -208,8 +208,8 @@ def _set_problems(rows: list[_Row], config: DatasetConfig, options: Options, sur
 def _measured(row: _Row) -> Measured:
     assert row.seen is not None
     sample = row.sample
-    cropped = row.notes.crop is not None
-    return Measured(sample.path, sample.name, sample.width, sample.height, row.seen, cropped, sample.regularization)
+    cropped = sample.box is not None
+    return Measured(sample.path, sample.name, *sample.picture_size, row.seen, cropped, sample.regularization)
 
 
 def _held_out(folder: Path | None, surveyor: Surveyor) -> list[Measured]:
@@ -226,34 +226,20 @@ def _held_out(folder: Path | None, surveyor: Surveyor) -> list[Measured]:
     return [Measured(path, safe_text(path.name), 0, 0, kept) for path, kept in seen if isinstance(kept, Kept)]
 
 
-def _notes_of(config: DatasetConfig, problems: list[Problem]) -> dict[Path, Sidecar]:
-    notes: dict[Path, Sidecar] = {}
-    told = {found.path for found in problems}
-    for folder in config.folders:
-        try:
-            notes[folder.path] = load_sidecar(folder.path)
-        except DatasetError as err:
-            found = from_error(folder.path / SIDECAR_NAME, "sidecar", err)
-            problems += [found] if found.path not in told else []
-    return notes
-
-
-def _rows(
-    samples: list[Sample], config: DatasetConfig, options: Options, kept: dict[Path, Kept], problems: list[Problem]
-) -> list[_Row]:
-    captions, notes = config.captions, _notes_of(config, problems)
+def _rows(samples: list[Sample], config: DatasetConfig, options: Options, kept: dict[Path, Kept]) -> list[_Row]:
+    captions = config.captions
     texts = [
         final_caption(sample.caption, captions, options.seed, 0, sample.index, sample.regularization)
         for sample in samples
     ]
     counts = count_tokens(texts, *options.tokenizers) if options.tokenizers else [None] * len(texts)
-    rows = []
-    for sample, text, count in zip(samples, texts, counts, strict=True):
-        placed = place(sample.width, sample.height, config.resolution, config.buckets)
-        folder = next((each for each in notes if sample.path.is_relative_to(each)), None)
-        own = notes[folder].of(place_of(sample.path, folder)) if folder is not None else PictureNotes()
-        rows.append(_Row(sample, placed, text, count, kept.get(sample.path), own))
-    return rows
+    return [
+        _Row(
+            sample, place(sample.width, sample.height, config.resolution, config.buckets), text, count,
+            kept.get(sample.path),
+        )
+        for sample, text, count in zip(samples, texts, counts, strict=True)
+    ]  # fmt: skip
 
 
 def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
@@ -330,8 +316,10 @@ def _image(row: _Row, codes: dict[str, list[str]]) -> dict[str, Any]:
         "path": str(sample.path),
         "name": sample.name,
         "format": sample.format,
-        "width": sample.width,
-        "height": sample.height,
+        "width": sample.picture_size[0],
+        "height": sample.picture_size[1],
+        "cropped_to": list(sample.box) if sample.box else None,
+        "mask": str(sample.mask) if sample.mask else None,
         "caption_path": str(sample.caption_path) if sample.caption_path else None,
         "caption": sample.caption,
         "text": row.text,
@@ -357,4 +345,5 @@ def _summary(found: Inspection) -> dict[str, Any]:
         "errors": severities["error"],
         "warnings": severities["warning"],
         "notes": severities["note"],
+        "excluded": found.excluded,
     }

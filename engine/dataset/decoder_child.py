@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from PIL import AvifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from engine.dataset.magic import MEND, unknown
 from engine.dataset.regular import open_regular
 from engine.errors import DatasetError
 from engine.text import safe_text
@@ -54,23 +55,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
-_MAGIC = (
-    (b"GIF8", "a GIF"), (b"8BPS", "a Photoshop file"), (b"%!PS", "a PostScript file"), (b"%PDF", "a PDF"),
-    (b"\xff\x0a", "a JPEG XL picture"), (b"\0\0\0\x0cJXL ", "a JPEG XL picture"), (b"SIMPLE  =", "a FITS file"),
-    (b"qoif", "a QOI picture"), (b"DDS ", "a DDS texture"), (b"PK\x03\x04", "a zip archive"),
-    (b"<svg", "an SVG drawing"), (b"<?xml", "an XML or SVG file"), (b"<", "a web page"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"), (b"\0\0\x01\0", "an icon"),
-)  # fmt: skip
-_OWN_MAGIC = (
-    (b"\x89PNG", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF", "WebP"),
-)  # fmt: skip
-_BRANDS = {
-    b"heic": "a HEIC picture",
-    b"heix": "a HEIC picture",
-    b"mif1": "a HEIF picture",
-    b"avif": "an AVIF picture",
-}
-_MEND = "Open and save it again with a picture editor, replace it, or remove it."
 
 _FORBIDDEN = (
     "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pty.", "ctypes.",
@@ -155,7 +139,7 @@ def _serve(path: str, request: dict[str, Any]) -> Reply:
         return _failed("A picture is too large", detail, "Scale it down, or remove it.")
     except _BROKEN as err:
         what = safe_text(err, 300) or type(err).__name__
-        return _failed("A picture is broken", f"{safe_text(path)}: {what}", _MEND)
+        return _failed("A picture is broken", f"{safe_text(path)}: {what}", MEND)
 
 
 def _failed(title: str, detail: str, hint: str) -> Reply:
@@ -179,7 +163,7 @@ def _opened(path: str, file: IO[bytes], head: bytes, max_pixels: int) -> Iterato
     try:
         picture = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as err:
-        raise _unknown(path, head) from err
+        raise unknown(path, head) from err
     with picture:
         _check_size(path, *picture.size, max_pixels)
         if picture.mode in _REFUSED_MODES:
@@ -189,22 +173,6 @@ def _opened(path: str, file: IO[bytes], head: bytes, max_pixels: int) -> Iterato
                 "Export it as 8-bit or 16-bit RGB or greyscale.",
             )
         yield picture
-
-
-def _unknown(path: str, head: bytes) -> DatasetError:
-    """Why Pillow knows no picture in a file that starts with ``head``."""
-    shown = safe_text(path)
-    own = next((name for magic, name in _OWN_MAGIC if head.startswith(magic)), None)
-    if own or (head[4:12] == b"ftypavif" and "AVIF" in Image.OPEN):
-        detail = f"{shown} starts like a {own or 'AVIF'} file, but its header is damaged or of a rare kind"
-        return DatasetError("A picture is broken", detail, _MEND)
-    start = head.lstrip()
-    found = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
-    if head[4:8] == b"ftyp":
-        found = _BRANDS.get(head[8:12], "a video or another picture format")
-    detail = f"{shown} is {found}" if found else f"{shown} starts with {head[:8].hex(' ')}"
-    known = "JPEG, PNG, WebP, BMP, TIFF" + (" or AVIF" if "AVIF" in Image.OPEN else "")
-    return DatasetError("Not a picture that can be read", detail, f"Convert it to {known}, or remove it.")
 
 
 def _check_size(path: str, width: int, height: int, max_pixels: int) -> None:
@@ -317,10 +285,15 @@ def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
     reduction, size = request["reduction"], picture.size
     reduced = _reduce(picture, reduction)
     rgb = _upright(picture, request["background"])
+    fitting = True
+    if request["box"] is not None:
+        left_cut, top_cut, wide, high = (side // reduction for side in request["box"])
+        fitting = left_cut + wide <= rgb.width and top_cut + high <= rgb.height
+        rgb = rgb.crop((left_cut, top_cut, left_cut + wide, top_cut + high))
     width, height = rgb.size
     # Rounding moves each resized side by half a pixel at most; more means that another picture was scanned.
     apart = abs(width * resized_h - height * resized_w) * reduction
-    if not reduced or apart > (width + height) * reduction / 2 + 1:
+    if not reduced or not fitting or apart > (width + height) * reduction / 2 + 1:
         raise DatasetError(
             "A picture changed since it was scanned",
             f"it is now {size[0]} x {size[1]}, which does not fit the {resized_w} x {resized_h} chosen for it",
@@ -338,6 +311,40 @@ def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
     if request["flip"]:
         scaled = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return {"size": scaled.size}, scaled.tobytes()
+
+
+def _mask(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    """What of the picture counts, as means over whole cells; Pillow's box filter weighs parts of pixels by area."""
+    bucket_w, bucket_h, resized_w, resized_h, left, top = request["placement"]
+    orientation = _orientation(picture, [])
+    grey = _alpha(picture) if request["alpha"] else _flattened(picture, "black")[0].convert("L")
+    grey = grey.transpose(_TURNS[orientation]) if orientation in _TURNS else grey
+    (picture_w, picture_h), (cut_x, cut_y, wide, high) = request["picture"], request["box"]
+    if abs(grey.width * picture_h - grey.height * picture_w) > 0.01 * grey.width * picture_h:
+        raise DatasetError(
+            "A mask has another shape than its picture",
+            f"it is {grey.width} x {grey.height}, the picture {picture_w} x {picture_h}",
+            "Make it of the whole picture, at any size.",
+        )
+    across, down = grey.width / picture_w, grey.height / picture_h
+    x, y = cut_x + left * wide / resized_w, cut_y + top * high / resized_h
+    box = (
+        x * across, y * down,
+        min(grey.width, (x + bucket_w * wide / resized_w) * across),
+        min(grey.height, (y + bucket_h * high / resized_h) * down),
+    )  # fmt: skip
+    scaled = grey.resize(tuple(request["size"]), Image.Resampling.BOX, box=box)
+    if request["flip"]:
+        scaled = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return {"size": scaled.size}, scaled.convert("RGB").tobytes()
+
+
+def _alpha(picture: Image.Image) -> Image.Image:
+    """A picture's opacity; all of it where it has no alpha channel."""
+    picture.load()
+    if "transparency" not in picture.info and picture.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return Image.new("L", picture.size, 255)
+    return picture.convert("RGBA").getchannel("A")
 
 
 def _reduce(picture: Image.Image, reduction: int) -> bool:
@@ -385,4 +392,6 @@ def _white_is_zero(picture: Image.Image) -> bool:
     return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(262) == 0
 
 
-_OPERATIONS = {"probe": _probe, "verify": _verify, "look": _look, "pixels": _pixels, "thumbnail": _thumbnail}
+_OPERATIONS = {
+    "probe": _probe, "verify": _verify, "look": _look, "pixels": _pixels, "mask": _mask, "thumbnail": _thumbnail,
+}  # fmt: skip

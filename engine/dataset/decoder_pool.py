@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.dataset.buckets import Placement
 from engine.dataset.decoder import MEMORY_LIMIT, Decoder
+from engine.dataset.sidecar import Crop
 
 MOST_DECODERS = 16
 """More children than this feed no encoder faster, and each holds a picture in memory."""
@@ -65,7 +66,13 @@ class DecoderPool:
             decoder.close()
 
     def pixels(
-        self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1
+        self,
+        path: Path,
+        placement: Placement,
+        background: str,
+        flip: bool,
+        reduction: int = 1,
+        box: Crop | None = None,
     ) -> NDArray[np.uint8]:
         """See :meth:`engine.dataset.decoder.Decoder.pixels`.
 
@@ -74,7 +81,21 @@ class DecoderPool:
         """
         decoder = self._idle.get()
         try:
-            return decoder.pixels(path, placement, background, flip, reduction)
+            return decoder.pixels(path, placement, background, flip, reduction, box)
+        finally:
+            self._idle.put(decoder)
+
+    def mask(
+        self, path: Path, placement: Placement, picture: tuple[int, int], box: Crop | None, flip: bool, alpha: bool
+    ) -> NDArray[np.uint8]:
+        """See :meth:`engine.dataset.decoder.Decoder.mask`.
+
+        Raises:
+            DatasetError: not a picture that can be read, or of another shape than the picture.
+        """
+        decoder = self._idle.get()
+        try:
+            return decoder.mask(path, placement, picture, box, flip, alpha)
         finally:
             self._idle.put(decoder)
 

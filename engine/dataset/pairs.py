@@ -16,6 +16,7 @@ from pathlib import Path
 from engine.config import FolderConfig
 from engine.dataset.names import name_problems
 from engine.dataset.problems import Problem, problem
+from engine.dataset.sidecar import Crop
 from engine.dataset.walk import Tree
 from engine.text import safe_text
 
@@ -41,6 +42,12 @@ class Pair:
     """Place below the folder, safe to show."""
     repeats: int
     regularization: bool
+    folder: Path = Path()
+    """The dataset folder that it belongs to."""
+    crop: Crop | None = None
+    """The user's, whether it fits or not."""
+    mask: Path | None = None
+    """The file with its mask; with alpha masks the picture itself."""
 
 
 def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], problems: list[Problem]) -> list[Pair]:
@@ -57,7 +64,8 @@ def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], prob
         for name, caption in matched if repeats else []:
             path = os.path.join(directory, name)
             shown = safe_text(os.path.normpath(os.path.join(below, name)), limit=240)
-            found.append(Pair(Path(path), Path(caption) if caption else None, shown, repeats, folder.regularization))
+            own = Path(caption) if caption else None
+            found.append(Pair(Path(path), own, shown, repeats, folder.regularization, folder.path))
     _warn_of_many_repeats(found, folder, problems)
     return found
 

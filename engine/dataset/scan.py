@@ -16,17 +16,21 @@ from types import MappingProxyType
 from engine.config import DatasetConfig
 from engine.dataset.buckets import place
 from engine.dataset.captions import CaptionEncoding, read_caption
+from engine.dataset.crops import fits, trained_size, used_crop
 from engine.dataset.decoder import Decoder, ImageInfo
+from engine.dataset.masks import masks_folder
+from engine.dataset.noted import trained
 from engine.dataset.pairs import Pair, pairs_of
 from engine.dataset.problems import Fix, Problem, from_error, problem
 from engine.dataset.regular import file_digest
+from engine.dataset.sidecar import SIDECAR_NAME, Crop
 from engine.dataset.walk import natural_key, walk
 from engine.errors import DatasetError
 from engine.text import safe_text
 
 __all__ = [
-    "Problem", "Sample", "Scan", "all_pairs", "caption_of", "collect", "file_digest", "picture_warnings",
-    "scan_dataset",
+    "Problem", "Sample", "Scan", "all_pairs", "caption_of", "collect", "crop_problem", "file_digest",
+    "picture_warnings", "scan_dataset", "trained_pairs",
 ]  # fmt: skip
 
 _HINTS = {
@@ -50,12 +54,23 @@ class Sample:
     caption: str
     """The file's whole text; empty where there is none."""
     width: int
-    """Pixels after the EXIF rotation."""
+    """Pixels of what is trained on: after the EXIF rotation and the user's crop."""
     height: int
     repeats: int
     regularization: bool
     format: str = ""
     """What the header says: JPEG, PNG ..."""
+    picture_size: tuple[int, int] = (0, 0)
+    """Pixels of the whole picture, after the EXIF rotation."""
+    crop: Crop | None = None
+    """The user's, whether it fits or not; see :attr:`box`."""
+    mask: Path | None = None
+    """The file with its mask; with alpha masks the picture itself."""
+
+    @property
+    def box(self) -> Crop | None:
+        """The crop that is trained on; None where that is the whole picture."""
+        return used_crop(self.crop, *self.picture_size)
 
     @property
     def content_hash(self) -> str:
@@ -69,10 +84,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found. Pictures with an error are among the problems only."""
+    """What a scan found. Pictures with an error are among the problems only, those excluded are counted."""
 
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]
+    excluded: int = 0
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -122,6 +138,12 @@ def scan_dataset(
         only_captions = all(found.code == "no-caption" for found in scan.errors)
         title = "No picture has a caption" if only_captions else "No picture of the dataset can be used"
         raise _summary(title, scan.errors)
+    if scan.excluded:
+        raise DatasetError(
+            "Nothing to train on",
+            f"all {_count(scan.excluded, 'picture')} of the dataset are excluded",
+            f"Take some in again: X in the dataset pane, or exclude in {SIDECAR_NAME}.",
+        )
     folders = ", ".join(str(folder.path) for folder in config.folders)
     raise DatasetError(
         "The dataset has no pictures",
@@ -138,7 +160,8 @@ def collect(
 ) -> Scan:
     """Like :func:`scan_dataset`, but an empty result is a result."""
     problems: list[Problem] = []
-    pairs = all_pairs(config, problems)
+    found = all_pairs(config, problems)
+    pairs = trained(config, found, problems)
     samples: list[Sample] = []
     outcomes = decoder.probe_many([pair.path for pair in pairs])
     for done, (pair, outcome) in enumerate(zip(pairs, outcomes, strict=True), start=1):
@@ -147,15 +170,18 @@ def collect(
             samples.append(sample)
         if progress is not None:
             progress(done, len(pairs))
-    return Scan(tuple(samples), tuple(problems))
+    return Scan(tuple(samples), tuple(problems), len(found) - len(pairs))
 
 
 def all_pairs(config: DatasetConfig, problems: list[Problem], directories: list[str] | None = None) -> list[Pair]:
-    """The pairs of all folders; a picture in two of them counts in the first. Directories seen are appended."""
+    """The pairs of all folders, excluded ones too; a picture in two folders counts in the first.
+
+    Directories seen are appended. What is trained on of them, :func:`trained_pairs` says.
+    """
     seen: set[str] = set()
     result: list[Pair] = []
     for folder in config.folders:
-        tree = walk(folder.path, folder.recursive)
+        tree = walk(folder.path, folder.recursive, masks_folder(folder.path, config.masks))
         problems += tree.problems
         if directories is not None:
             directories += tree.directories
@@ -175,6 +201,11 @@ def all_pairs(config: DatasetConfig, problems: list[Problem], directories: list[
     return result
 
 
+def trained_pairs(config: DatasetConfig) -> list[Pair]:
+    """The pairs that are trained on, without a word of what is wrong."""
+    return trained(config, all_pairs(config, []), [])
+
+
 def _sample(
     pair: Pair,
     outcome: ImageInfo | DatasetError,
@@ -189,8 +220,12 @@ def _sample(
         problems.append(from_error(pair.path, "picture", outcome))
         return None
     problems += picture_warnings(pair.path, outcome)
+    size = outcome.width, outcome.height
+    if pair.crop is not None and not fits(pair.crop, *size):
+        problems.append(crop_problem(pair.path, pair.crop, *size))
+    seen = trained_size(pair.crop, *size)
     try:
-        place(outcome.width, outcome.height, config.resolution, config.buckets)
+        place(*seen, config.resolution, config.buckets)
     except DatasetError as err:
         problems.append(from_error(pair.path, "bucket", err))
         return None
@@ -198,8 +233,15 @@ def _sample(
         return None
     return Sample(
         index, pair.path, pair.name, pair.caption, caption,
-        outcome.width, outcome.height, pair.repeats, pair.regularization, outcome.format,
+        *seen, pair.repeats, pair.regularization, outcome.format, size, pair.crop, pair.mask,
     )  # fmt: skip
+
+
+def crop_problem(path: Path, crop: Crop, width: int, height: int) -> Problem:
+    """A crop that does not fit the picture, as where the file was replaced by a smaller one."""
+    left, top, wide, high = crop
+    message = f"Its crop, {wide}x{high} at {left},{top}, does not fit the picture of {width}x{height} and is not used"
+    return problem(path, "crop", "warning", message, f"Crop it anew, or take the crop out of {SIDECAR_NAME}.")
 
 
 def picture_warnings(path: str | Path, info: ImageInfo) -> list[Problem]:

@@ -11,8 +11,14 @@ Plain TOML that can be read, edited and copied with the pictures::
     crop = [120, 40, 800, 1000]   # left, top, width, height in pixels, of the picture turned by its EXIF rotation
 
 A key is the picture's place below the folder, with ``/`` between its parts. Only what differs from the default is
-kept. The file is rewritten as a whole (comments in it are not kept); changes by others in the meantime are kept,
-because saving reads it again and puts only its own changes on top.
+kept. An unknown key, a value out of bounds (stars 1 to 5, repeats 1 to 1000, a crop of at least one pixel) or another
+version is an error with its line, and nothing is trained on until it is mended: what it excludes would be. A key
+without a picture is no error. A crop that does not fit the picture, as where the file was replaced, is a warning, and
+the whole picture is used. Notes count for every run that names the folder, from its start: a run that goes on tells
+what changed since.
+
+The file is rewritten as a whole (comments in it are not kept); changes by others in the meantime are kept, because
+saving reads it again and puts only its own changes on top.
 """
 
 from __future__ import annotations

@@ -48,8 +48,11 @@ def _part_key(part: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def walk(root: Path, recursive: bool = True) -> Tree:
-    """List the regular files below ``root``. A folder that cannot be read is a problem, not an exception."""
+def walk(root: Path, recursive: bool = True, leave_out: Path | None = None) -> Tree:
+    """List the regular files below ``root``, not those below ``leave_out``.
+
+    A folder that cannot be read is a problem, not an exception.
+    """
     tree = Tree()
     real_root = os.path.realpath(root)
     if not os.path.isdir(real_root):
@@ -60,6 +63,8 @@ def walk(root: Path, recursive: bool = True) -> Tree:
         return tree
     pending = [(str(root), 0)]
     visited: set[tuple[int, int]] = set()
+    if leave_out is not None:
+        _first_visit(str(leave_out), visited)
     entries = 0
     while pending:
         directory, depth = pending.pop()

@@ -7,7 +7,7 @@ a resume and the engine's own check say the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from engine.config import RunConfig
 from engine.errors import RunError
 from engine.events import Changed
 from engine.text import safe_text
-from engine.training.record import MODEL_FILES, PictureMark, Record
+from engine.training.record import MODEL_FILES, Record
 
 SHOWN = 3
 """Pictures named; of more only their number is told."""
@@ -37,7 +37,8 @@ _MEANING = tuple(
         # The state holds matrices and averages of these: another shape or kind cannot take them.
         (r"optimizer\.name|lora\.rank", REFUSED),
         (r"lora\.resume_from|sampling\..*|saving\..*|training\.state_every_steps", SAVED),
-        (r"version|name|runs_dir|cache_dir|dataset\.folders\[\d+\]\.path|faults\..*|stop\..*|tracking\..*", SAVED),
+        (r"version|name|runs_dir|cache_dir|faults\..*|stop\..*|tracking\..*", SAVED),
+        (r"dataset\.(folders\[\d+\]\.path|masks\.folder)", SAVED),
         (r"validation\.(folder|every_epochs|every_steps|budget|sigmas|prompts)", SAVED),
         # Files count by what is in them, which is compared on its own.
         (r"model\.(transformer|autoencoder|clip_l|t5|clip_tokenizer|t5_tokenizer|download_tokenizers)", SAVED),
@@ -54,7 +55,7 @@ def compare(before: Record, now: Record) -> list[Changed]:
     found = [
         *_files(before, now),
         *_settings(before.settings, now.settings),
-        *_pictures(before.pictures, now.pictures),
+        *_pictures(before, now),
         *_versions(before.versions, now.versions),
     ]
     return sorted(found, key=lambda change: ORDER.index(change.meaning))
@@ -82,7 +83,7 @@ def unexplained(names: Sequence[str], found: Sequence[Changed]) -> list[str]:
     return [name for name in names if name not in told | settings | encoders | pictures]
 
 
-_OF_PICTURES = ("pictures ", "repeats of ", "regularization of ")
+_OF_PICTURES = ("pictures ", "repeats of ", "regularization of ", "crop of ", "masks of ")
 
 
 def meaning_of(setting: str, schedule: str) -> str:
@@ -127,6 +128,8 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "{2}x{3} at {0},{1}".format(*value)
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return f"{len(value)} of them"
     if isinstance(value, list):
@@ -136,21 +139,33 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _pictures(before: Mapping[str, PictureMark], now: Mapping[str, PictureMark]) -> Iterator[Changed]:
+def _pictures(old: Record, new: Record) -> Iterator[Changed]:
+    before, now = old.pictures, new.pictures
     both = [place for place in now if place in before]
     replaced = [place for place in both if now[place].digest != before[place].digest]
     removed, added = [p for p in before if p not in now], [p for p in now if p not in before]
-    if removed:
-        yield _changed(COURSE, "pictures removed", _names(removed), "")
-    if added:
-        yield _changed(COURSE, "pictures added", "", _names(added))
+    for word, places in _apart("removed", removed, "excluded", new.excluded):
+        yield _changed(COURSE, f"pictures {word}", _names(places), "")
+    for word, places in _apart("added", added, "no longer excluded", old.excluded):
+        yield _changed(COURSE, f"pictures {word}", "", _names(places))
     if replaced:
         yield _changed(COURSE, "pictures replaced", "", _names(replaced))
-    for name in ("repeats", "regularization"):
+    for name in ("repeats", "regularization", "crop"):
         other = [place for place in both if getattr(now[place], name) != getattr(before[place], name)]
         if other:
             values = [_shown(getattr(side[other[0]], name)) for side in (before, now)]
             yield _changed(COURSE, f"{name} of {_names(other)}", *values)
+    if masks := [place for place in both if now[place].mask != before[place].mask]:
+        yield _changed(COURSE, f"masks of {_names(masks)}", "", "other ones")
+
+
+def _apart(
+    word: str, places: Sequence[str], own_word: str, own: Collection[str]
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """``places`` with the word for them: those of ``own`` have a word of their own."""
+    for said, some in (word, [p for p in places if p not in own]), (own_word, [p for p in places if p in own]):
+        if some:
+            yield said, some
 
 
 def _versions(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Changed]:

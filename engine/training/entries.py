@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from engine.cache.store import Store
 from engine.draws import torch_generator
 from engine.errors import CacheError
 from engine.models.family import TextEmbeds
+from engine.training.flow import mask_weights
 
 KEEP_BYTES = 2 * 2**30
 """Entries up to this much are kept in host memory."""
@@ -24,13 +27,25 @@ class Entries:
     Attributes:
         latents: cache key by view.
         texts: cache key by caption.
+        masks: cache key by view, of those that have a mask.
+        outside: weight of the loss where a mask is black.
     """
 
-    def __init__(self, store: Store, latents: dict[View, str], texts: dict[str, str], seed: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        latents: dict[View, str],
+        texts: dict[str, str],
+        seed: int,
+        masks: Mapping[View, str] = MappingProxyType({}),
+        outside: float = 1.0,
+    ) -> None:
         self.store = store
         self.latents = latents
         self.texts = texts
         self.seed = seed
+        self.masks = masks
+        self.outside = outside
         self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
         self._bytes = 0
 
@@ -52,6 +67,20 @@ class Entries:
     def mean_latents(self, view: View) -> Tensor:
         """Latents (C, h, w) float32 of one picture without a draw: the mean of its posterior."""
         return self._read(self.latents[view], view.sample.name)["mean"]
+
+    def mask(self, view: View) -> Tensor | None:
+        """Weights (1, h, w) float32 of the loss on one picture, see :func:`~engine.training.flow.mask_weights`;
+        None where all of it counts."""
+        key = self.masks.get(view)
+        return None if key is None else mask_weights(self._read(key, view.sample.name)["mask"], self.outside)
+
+    def batch_masks(self, micro: MicroBatch) -> Tensor | None:
+        """Weights (B, 1, h, w) float32 of a micro-batch's losses; None where all of all pictures counts."""
+        found = [self.mask(item.view) for item in micro.items]
+        size = next((mask.shape for mask in found if mask is not None), None)
+        if size is None:
+            return None
+        return torch.stack([torch.ones(size) if mask is None else mask for mask in found])
 
     def batch_text(self, captions: list[str]) -> TextEmbeds:
         """Embeddings of ``captions`` stacked along the batch."""

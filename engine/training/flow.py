@@ -98,7 +98,29 @@ def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
     return noise.float() - latents.float()
 
 
-def sample_losses(pred: Tensor, target: Tensor, sigmas: Tensor, config: ObjectiveConfig) -> Tensor:
+LEAST_AREA = 1 / 16
+"""A mask that leaves less than this of a picture counts as if it left so much: a few values never pull sixteen times
+as hard as others."""
+
+
+def mask_weights(mask: Tensor, outside: float) -> Tensor:
+    """Weights of a loss's elements by a mask (h, w), uint8: ``w = outside + (1 - outside) m / 255``, over its mean.
+
+    The mean of the result is 1 (unless the mask leaves less than ``LEAST_AREA``), so a masked picture pulls as hard
+    as one without a mask, and losses compare. A white mask gives exactly 1 everywhere.
+
+    Returns:
+        Tensor (1, h, w), float32.
+    """
+    weights = outside + (1 - outside) * (mask.float() / 255)
+    # Of whites alone it is exactly 1, which 1 - outside + outside need not be.
+    weights = torch.where(mask == 255, torch.ones_like(weights), weights)
+    return (weights / weights.mean().clamp(min=LEAST_AREA)).unsqueeze(0)
+
+
+def sample_losses(
+    pred: Tensor, target: Tensor, sigmas: Tensor, config: ObjectiveConfig, mask: Tensor | None = None
+) -> Tensor:
     """Mean error of each sample.
 
     With d = pred - target, elementwise: l2 ``d^2``; huber ``2c (sqrt(d^2 + c^2) - c)``; smooth_l1
@@ -108,26 +130,42 @@ def sample_losses(pred: Tensor, target: Tensor, sigmas: Tensor, config: Objectiv
     Args:
         pred, target: velocities (B, C, h, w); compared in float32.
         sigmas: noise levels (B,).
+        mask: weights (B, 1, h, w) of the errors, from :func:`mask_weights`.
 
     Returns:
         Tensor (B,), float32.
     """
+    errors = _errors(pred, target, sigmas, config)
+    if mask is not None:
+        errors = errors * mask
+    return errors.flatten(1).mean(1)
+
+
+def _errors(pred: Tensor, target: Tensor, sigmas: Tensor, config: ObjectiveConfig) -> Tensor:
+    """The error of each element (B, C, h, w), float32."""
     squared = (pred.float() - target.float()) ** 2
     if config.loss == "l2":
-        return squared.flatten(1).mean(1)
+        return squared
     c = torch.full_like(sigmas, config.huber_c, dtype=torch.float32)
     if config.huber_schedule == "exponential":
         c = c ** sigmas.float()
     c = c.to(squared.device).view(-1, *(1,) * (squared.dim() - 1))
     # The root less c, without its cancellation where d is small against c.
     root = squared / (torch.sqrt(squared + c * c) + c)
-    return (2 * (c if config.loss == "huber" else 1.0) * root).flatten(1).mean(1)
+    return 2 * (c if config.loss == "huber" else 1.0) * root
 
 
-def flow_loss(pred: Tensor, target: Tensor, sigmas: Tensor, config: ObjectiveConfig, weights: Tensor) -> Tensor:
+def flow_loss(
+    pred: Tensor,
+    target: Tensor,
+    sigmas: Tensor,
+    config: ObjectiveConfig,
+    weights: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Mean over the batch of each sample's error times its weight (B,): a float32 scalar.
 
     The weights do not normalise: a regularisation picture of weight 0.1 pulls a tenth as hard, whatever it is
     batched with.
     """
-    return (sample_losses(pred, target, sigmas, config) * weights.to(pred.device, torch.float32)).mean()
+    return (sample_losses(pred, target, sigmas, config, mask) * weights.to(pred.device, torch.float32)).mean()

@@ -53,9 +53,10 @@ class Gauge:
         """Pictures as they are measured, read from the cache."""
         known = []
         for sample in samples:
-            latents = subject.entries.mean_latents(view_of(sample, self.config.dataset))
+            view = view_of(sample, self.config.dataset)
+            latents, mask = subject.entries.mean_latents(view), subject.entries.mask(view)
             text = subject.entries.batch_text([caption_of(sample, self.config)])
-            known.append(Known(self._names[sample.path], latents, text))
+            known.append(Known(self._names[sample.path], latents, text, mask))
         return known
 
     def _drift_of(self, subject: Subject, known: list[Known]) -> float | None:

@@ -19,7 +19,6 @@ from engine.memory.conditioning import CHUNK
 from engine.memory.meter import MemoryMeter
 from engine.training.control import Control
 from engine.training.device import Compute
-from engine.training.entries import Entries
 from engine.training.lean import Lean, build_lean, linear_shapes
 from engine.training.modulations import Modulations
 from engine.training.objective import Inputs, Objective
@@ -132,7 +131,7 @@ def _build(
     for text in lean.notes:
         say(text)
     events.append(Log("info", f"LoRA on {len(targets)} modules, {lora.num_parameters:,} parameters"))
-    entries = Entries(prepared.store, prepared.latents, prepared.texts, config.seed)
+    entries = prepared.entries(config)
     ahead = lean.conditioning if config.memory.modulation_cache else None
     painter = Painter(config, base, compute, events, lambda text: entries.batch_text([text]), control.stopping, ahead)
     modulations = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.batches import Order
 from engine.cache.latents import View
-from engine.config import CaptionConfig, DatasetConfig, FolderConfig, RunConfig
+from engine.config import CaptionConfig, DatasetConfig, FolderConfig, MaskConfig, RunConfig
 from engine.dataset.buckets import place
 from engine.dataset.captions import final_caption
 from engine.dataset.decoder import Decoder
@@ -84,7 +84,11 @@ def split(
     """
     validation = config.validation
     if validation.folder is not None:
-        dataset = config.dataset.model_copy(update={"folders": (FolderConfig(path=validation.folder),)})
+        masks = config.dataset.masks
+        if masks.source == "folder" and not (validation.folder / masks.folder).is_dir():
+            masks = MaskConfig()  # nobody has to paint masks for pictures that are only measured
+        folders = (FolderConfig(path=validation.folder),)
+        dataset = config.dataset.model_copy(update={"folders": folders, "masks": masks})
         found = scan_dataset(dataset, decoder)
         found.require_clean()
         return tuple(samples), found.samples

@@ -31,6 +31,7 @@ class Inputs:
         weights: (B,) weights of the samples' losses.
         modulation: computed ahead; None lets the transformer compute it.
         dropout: seed of the adapters' dropout; None where there is none.
+        loss_mask: (B, 1, h, w) weights of the errors; None where all count alike.
         rows: where a part begins in its micro-batch, and how many samples that has; None for a whole one.
     """
 
@@ -41,6 +42,7 @@ class Inputs:
     weights: Tensor
     modulation: Modulation | None = None
     dropout: int | None = None
+    loss_mask: Tensor | None = None
     rows: tuple[int, int] | None = None
 
     @property
@@ -68,6 +70,7 @@ class Inputs:
             text=TextEmbeds(text.pooled[part], text.states[part], text.mask[part]),
             weights=self.weights[part],
             modulation=None if mod is None else Modulation(mod.rows[part], mod.vec[part]),
+            loss_mask=None if self.loss_mask is None else self.loss_mask[part],
             rows=rows,
         )
 
@@ -108,7 +111,9 @@ class Objective:
         drops = lora.dropout or lora.rank_dropout or lora.module_dropout
         dropout = draw_seed(seed, "dropout", step, number) if drops else None
         latents, noise, sigmas, weights = (to_device(part, device) for part in (latents, noise, sigmas, weights))
-        return Inputs(latents, noise, sigmas, text.to(device), weights, modulation, dropout)
+        mask = self.entries.batch_masks(micro)
+        mask = None if mask is None else to_device(mask, device)
+        return Inputs(latents, noise, sigmas, text.to(device), weights, modulation, dropout, mask)
 
     def loss(self, inputs: Inputs) -> Tensor:
         """Mean loss of a micro-batch, or of a part of one: scalar, float32, with its graph."""
@@ -131,7 +136,7 @@ class Objective:
                 inputs.modulation,
             )
         target = velocity_target(inputs.latents, inputs.noise)
-        return flow_loss(predicted, target, inputs.sigmas, objective, inputs.weights)
+        return flow_loss(predicted, target, inputs.sigmas, objective, inputs.weights, inputs.loss_mask)
 
 
 def _noise(like: Tensor, seed: int, step: int, number: int, slot: int) -> Tensor:

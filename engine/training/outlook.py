@@ -12,7 +12,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.dataset.captions import read_caption
 from engine.dataset.history import read_history
-from engine.dataset.scan import all_pairs
+from engine.dataset.scan import trained_pairs
 from engine.errors import DatasetError
 from engine.events import Changed
 from engine.files import RunFolder
@@ -94,7 +94,7 @@ def _edited_captions(folder: RunFolder, config: RunConfig, epoch: int) -> list[C
     """Captions edited while nobody trained; they count from an epoch that was neither begun nor decided."""
     history = read_history(folder.captions)
     known, edited = history.latest(), []
-    for pair in all_pairs(config.dataset, []):
+    for pair in trained_pairs(config.dataset):
         old = known.get(str(pair.path))
         if old is None or pair.caption is None:
             continue

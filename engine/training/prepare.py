@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from engine.batches import Order
 from engine.cache.latents import View, cache_latents
+from engine.cache.masks import cache_masks
 from engine.cache.store import Store
 from engine.cache.text import cache_text
 from engine.config import PromptConfig, RunConfig
@@ -21,6 +23,7 @@ from engine.dataset.decoder import Decoder
 from engine.dataset.decoder_pool import DecoderPool
 from engine.dataset.history import CaptionHistory
 from engine.dataset.scan import Sample, file_digest, scan_dataset
+from engine.dataset.sidecar import SIDECAR_NAME
 from engine.events import EventLog, Log, Progress
 from engine.files import default_cache_dir
 from engine.memory.plan import check_swap
@@ -31,6 +34,7 @@ from engine.models.header import file_fingerprint
 from engine.models.scorer_files import check_scorers
 from engine.text import safe_text
 from engine.training.device import Compute
+from engine.training.entries import Entries
 from engine.training.measured_pictures import NOTHING, MeasuredPictures, choose_measured, split
 from engine.training.record import Record, take_record
 
@@ -73,6 +77,11 @@ class Prepared:
     identity: dict[str, str]
     record: Record
     measured: MeasuredPictures = NOTHING
+    masks: Mapping[View, str] = field(default_factory=dict)
+
+    def entries(self, config: RunConfig) -> Entries:
+        """What reads the caches for batches."""
+        return Entries(self.store, self.latents, self.texts, config.seed, self.masks, config.dataset.masks.outside)
 
 
 def check_base(config: RunConfig) -> Base:
@@ -118,6 +127,8 @@ def scan(
     for problem in found.problems:
         level = "error" if problem.severity == "error" else "warning"
         events.append(Log(level, safe_text(f"{problem.path}: {problem.message}", 5000)))
+    if found.excluded:
+        events.append(Log("info", f"{found.excluded} pictures are excluded ({SIDECAR_NAME})"))
     found.require_clean()
     return found.samples
 
@@ -179,6 +190,9 @@ def prepare(
     with DecoderPool(config.dataset.max_megapixels) as decoder:
         views = list(dict.fromkeys([*views, *measured.views(config)]))
         latents = _latents(config, base, compute, views, store, decoder, events, should_stop)
+        masks = cache_masks(views, store, decoder, partial(_report, events, "cache masks"), should_stop)
+        if should_stop():
+            raise Stopped
     texts = embed_texts(
         config,
         base,
@@ -192,7 +206,8 @@ def prepare(
         events.append(Log("warning", f"{len(store.damaged)} damaged cache entries were found and made again"))
     versions = {"device": compute.name, "precision": compute.precision, "processes": str(compute.processes)}
     record = take_record(config, seen, versions)
-    return Prepared(base, order, store, latents, texts, identity(config, base, order, compute), record, measured)
+    what = identity(config, base, order, compute)
+    return Prepared(base, order, store, latents, texts, what, record, measured, masks)
 
 
 def _unique(order: Order, should_stop: Callable[[], bool]) -> tuple[list[View], set[str]]:
@@ -280,6 +295,11 @@ def identity(config: RunConfig, base: Base, order: Order, compute: Compute) -> d
     pictures = hashlib.sha256()
     for sample in order.samples:
         pictures.update(f"{sample.repeats}/{sample.regularization}/{file_digest(sample.path)}\n".encode())
+        # Only where there is one: states of earlier versions have the digest of pictures without.
+        if sample.box is not None:
+            pictures.update(f"{sample.box}\n".encode())
+        if sample.mask is not None and sample.mask != sample.path:
+            pictures.update(f"{file_digest(sample.mask)}\n".encode())
     # The captions that the run began with: what was edited since is in its history.
     first = "\0".join(order.caption(sample, 1) for sample in order.samples)
     captions = hashlib.sha256(first.encode("utf-8", "surrogatepass"))
@@ -305,6 +325,8 @@ def settings_digest(config: RunConfig, processes: int) -> str:
 
 def trained_settings(config: RunConfig) -> dict[str, Any]:
     """Those settings, as plain values."""
+    # As a setting of an earlier version had it: a run without masks is the same run.
+    masks: Any = True if config.dataset.masks.source == "off" else {"folder"}
     return config.model_dump(
         mode="json",
         include={
@@ -320,7 +342,7 @@ def trained_settings(config: RunConfig) -> dict[str, Any]:
             "validation": {"held_out"},
         },
         exclude={
-            "dataset": {"folders": {"__all__": {"path"}}},
+            "dataset": {"folders": {"__all__": {"path"}}, "masks": masks},
             "lora": {"resume_from"},
             "training": {"state_every_steps", "device", "threads", "gradient_checkpointing"},
         },

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.config import RunConfig
+from engine.dataset.noted import excluded
 from engine.dataset.regular import file_digest, unreadable
-from engine.dataset.scan import all_pairs
+from engine.dataset.scan import trained_pairs
 from engine.errors import DatasetError
 from engine.files import atomic_write
 from engine.models.header import file_fingerprint
@@ -44,18 +45,29 @@ class Seen(Protocol):
     def regularization(self) -> bool:
         """Whether it shows the class without the concept."""
 
+    @property
+    def crop(self) -> tuple[int, int, int, int] | None:
+        """The user's, whether it fits or not."""
+
+    @property
+    def mask(self) -> Path | None:
+        """The file with its mask; the picture itself where that is its alpha channel."""
+
 
 @dataclass(frozen=True)
 class PictureMark:
     """One picture: SHA-256 of its bytes, and by what to see that it is still the same file without reading it.
 
-    ``stamp`` is size, and times of last change of contents and of the file's entry in nanoseconds.
+    ``stamp`` is size, and times of last change of contents and of the file's entry in nanoseconds. ``crop`` is the
+    user's, ``mask`` the SHA-256 of the file with its mask; none in records of earlier versions.
     """
 
     digest: str
     stamp: tuple[int, int, int]
     repeats: int
     regularization: bool
+    crop: tuple[int, int, int, int] | None = None
+    mask: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,12 +80,14 @@ class Record:
         pictures: by the number of the folder they are in and their place in it.
         versions: "lorakiln", "torch", "device" (another model rounds differently), "precision" (of the base model)
             and "processes", as text; what a look from outside cannot know is left out.
+        excluded: places of pictures that are there and not trained on, because the user wants it so.
     """
 
     settings: dict[str, Any]
     files: dict[str, tuple[str, str]]
     pictures: dict[str, PictureMark]
     versions: dict[str, str]
+    excluded: tuple[str, ...] = ()
 
 
 def take_record(
@@ -98,12 +112,13 @@ def take_record(
         files={name: (str(path), file_fingerprint(path)) for name, path in paths.items()},
         pictures=dict(_mark(config, picture, known) for picture in pictures),
         versions={"lorakiln": installed("lorakiln"), "torch": installed("torch")} | versions,
+        excluded=tuple(sorted(place_of(config, path) for path in excluded(config.dataset))),
     )
 
 
 def look(config: RunConfig, before: Record) -> Record:
     """The record of what is there now, as far as it can be seen without torch; see :func:`take_record`."""
-    return take_record(config, all_pairs(config.dataset, []), {}, before)
+    return take_record(config, trained_pairs(config.dataset), {}, before)
 
 
 def installed(package: str) -> str:
@@ -123,7 +138,8 @@ def _mark(config: RunConfig, picture: Seen, known: dict[str, PictureMark]) -> tu
     stamp = info.st_size, info.st_mtime_ns, info.st_ctime_ns
     old = known.get(place)
     digest = old.digest if old is not None and old.stamp == stamp else file_digest(picture.path)
-    return place, PictureMark(digest, stamp, picture.repeats, picture.regularization)
+    mask = file_digest(picture.mask) if picture.mask not in (None, picture.path) else ""
+    return place, PictureMark(digest, stamp, picture.repeats, picture.regularization, picture.crop, mask)
 
 
 def place_of(config: RunConfig, path: Path) -> str:
@@ -161,10 +177,18 @@ def load_record(records: Path, digest: str) -> Record | None:
             settings=table["settings"],
             files={name: (path, mark) for name, (path, mark) in table["files"].items()},
             pictures={
-                place: PictureMark(one["digest"], tuple(one["stamp"]), one["repeats"], one["regularization"])
+                place: PictureMark(
+                    one["digest"],
+                    tuple(one["stamp"]),
+                    one["repeats"],
+                    one["regularization"],
+                    tuple(one["crop"]) if one.get("crop") else None,
+                    one.get("mask", ""),
+                )
                 for place, one in table["pictures"].items()
             },
             versions=table["versions"],
+            excluded=tuple(table.get("excluded", ())),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

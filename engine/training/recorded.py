@@ -43,7 +43,7 @@ class Recorded:
             self.compute.backward(loss)
             return (loss.detach(),)
 
-        key = (share, strength, inputs.modulation is not None)
+        key = (share, strength, inputs.modulation is not None, inputs.loss_mask is not None)
         found: tuple[Tensor] = self.graphs.run(key, work, _tensors(inputs))
         return found[0]
 
@@ -75,7 +75,10 @@ def recorded(
 
 def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
     text = inputs.text
+    found: tuple[Tensor, ...]
     found = (inputs.latents, inputs.noise, inputs.sigmas, inputs.weights, text.states, text.pooled, text.mask)
+    if inputs.loss_mask is not None:
+        found = (*found, inputs.loss_mask)
     if inputs.modulation is None:
         return found
     return (*found, inputs.modulation.rows, inputs.modulation.vec)
@@ -85,4 +88,6 @@ def _with_tensors(inputs: Inputs, tensors: tuple[Tensor, ...]) -> Inputs:
     latents, noise, sigmas, weights, states, pooled, mask, *rest = tensors
     text: TextEmbeds = replace(inputs.text, states=states, pooled=pooled, mask=mask)
     values: dict[str, Any] = {"latents": latents, "noise": noise, "sigmas": sigmas, "weights": weights, "text": text}
+    if inputs.loss_mask is not None:
+        values["loss_mask"] = rest.pop(0)
     return replace(inputs, **values, modulation=Modulation(rest[0], rest[1]) if rest else None)

@@ -21,7 +21,6 @@ from engine.lora.metadata import read_metadata
 from engine.text import safe_text
 from engine.training.changes import COURSE, REFUSED
 from engine.training.device import Compute, compute_for
-from engine.training.entries import Entries
 from engine.training.gauge import Gauge
 from engine.training.kit import note
 from engine.training.lean import Lean, build_lean
@@ -94,7 +93,7 @@ class _Model:
         self._folder = folder
         self._base = base
         self._compute = compute
-        self._entries = Entries(prepared.store, prepared.latents, prepared.texts, config.seed)
+        self._entries = prepared.entries(config)
         self._events = events
         self._lora: LoraSet | None = None
         self._lean: Lean | None = None

@@ -57,12 +57,13 @@ class Subject:
 @dataclass(frozen=True)
 class Probe:
     """One question to the model: noisy latents (C, h, w) float32 on the host, their noise level, the text, and what
-    the answer is compared with (C, h, w)."""
+    the answer is compared with (C, h, w); ``mask`` (1, h, w) weighs the errors."""
 
     noised: Tensor
     sigma: float
     text: TextEmbeds
     target: Tensor
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class Known:
-    """A picture as it is measured: a name of its own for the draws, latents (C, h, w) and the embedded caption."""
+    """A picture as it is measured: a name of its own for the draws, latents (C, h, w), the embedded caption, and the
+    weights (1, h, w) of the errors where it has a mask."""
 
     name: str
     latents: Tensor
     text: TextEmbeds
+    mask: Tensor | None = None
 
 
 def picture_probes(picture: Known, sigmas: Sequence[float], seeds: int, seed: int) -> list[list[Probe]]:
@@ -92,7 +95,9 @@ def picture_probes(picture: Known, sigmas: Sequence[float], seeds: int, seed: in
         levels = torch.tensor(sigmas)
         noised = noisy(picture.latents.expand(len(sigmas), -1, -1, -1), noise.expand(len(sigmas), -1, -1, -1), levels)
         target = velocity_target(picture.latents, noise)
-        own = [Probe(one, sigma, picture.text, target) for one, sigma in zip(noised, sigmas, strict=True)]
+        own = [
+            Probe(one, sigma, picture.text, target, picture.mask) for one, sigma in zip(noised, sigmas, strict=True)
+        ]
         probes.append(own)
     return probes
 
@@ -111,7 +116,8 @@ def measure_loss(subject: Subject, pictures: Sequence[Known], sigmas: Sequence[f
     groups: list[list[list[float]]] = [[[] for _ in range(n)] for n in (seeds, len(BANDS), len(pictures))]
     by_seed, by_band, by_picture = groups
     for (place, number, probe), answer in zip(asked, answers, strict=True):
-        loss = float((answer - probe.target).square().mean())
+        errors = (answer - probe.target).square()
+        loss = float((errors if probe.mask is None else errors * probe.mask).mean())
         by_seed[number].append(loss)
         by_band[sum(probe.sigma >= end for end in BAND_ENDS)].append(loss)
         by_picture[place].append(loss)

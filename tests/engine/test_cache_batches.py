@@ -37,7 +37,7 @@ class Levels:
         self.decoded: list[str] = []
 
     def pixels(
-        self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1
+        self, path: Path, placement: Placement, background: str, flip: bool, *_: object
     ) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Bucket-sized grey."""
         self.decoded.append(path.name)

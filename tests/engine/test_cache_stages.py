@@ -35,7 +35,7 @@ class FakeDecoder:
         self.calls: list[tuple[Path, Placement, str, bool]] = []
         self.threads: set[str] = set()
 
-    def pixels(self, path: Path, placement: Placement, background: str, flip: bool, reduction: int = 1) -> np.ndarray:
+    def pixels(self, path: Path, placement: Placement, background: str, flip: bool, *_: object) -> np.ndarray:
         self.calls.append((path, placement, background, flip))
         self.threads.add(threading.current_thread().name)
         if path.read_bytes() == b"broken":

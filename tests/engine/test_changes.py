@@ -184,6 +184,8 @@ def flat(value, name=""):
 
 def test_the_meaning_of_every_setting_agrees_with_what_the_state_digests(tmp_path):
     config = pocket_config(tmp_path)
+    assert "masks" not in trained_settings(config)["dataset"]  # as before there were any
+    config = pocket_config(tmp_path, dataset={"masks": {"source": "alpha"}})
     learned = set(flat(trained_settings(config)))
     for name in flat(config.model_dump(mode="json")):
         counts = meaning_of(name, "cosine") in (COURSE, REFUSED, ROUNDING)

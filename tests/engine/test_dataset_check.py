@@ -41,7 +41,7 @@ def test_report_of_a_sound_dataset(tmp_path: Path) -> None:
     assert json.loads(json.dumps(report)) == report
     assert report["summary"] == {
         "images": 1, "regularization_images": 0, "per_epoch": 2, "buckets": 1, "errors": 0, "warnings": 0,
-        "notes": 0,
+        "notes": 0, "excluded": 0,
     }  # fmt: skip
     assert report["buckets"] == [{"bucket": [64, 64], "images": 1, "per_epoch": 2}]
     (image,) = report["images"]
@@ -50,6 +50,7 @@ def test_report_of_a_sound_dataset(tmp_path: Path) -> None:
         "caption_path": str(tmp_path / "2_set" / "a.txt"), "caption": "a cup\non a table",
         "text": "zok, a cup on a table", "tokens": None, "repeats": 2, "regularization": False,
         "bucket": [64, 64], "resized": [96, 64], "crop": [16, 0], "kept": 0.6667, "problems": [],
+        "cropped_to": None, "mask": None,
     }  # fmt: skip
 
 

@@ -52,16 +52,21 @@ def loss(inputs: Inputs) -> Tensor:
     text = inputs.text
     value = (inputs.latents - inputs.noise).mean() * inputs.sigmas.sum() + text.pooled.mean() + text.states.mean()
     value = value + text.mask.float().mean() + inputs.weights.sum()
+    if inputs.loss_mask is not None:
+        value = value * inputs.loss_mask.mean()
     if inputs.modulation is not None:
         value = value + inputs.modulation.rows.mean() * inputs.modulation.vec.mean()
     return (WEIGHT * value).sum()
 
 
-def batch(ahead: bool) -> Inputs:
+def batch(ahead: bool, masked: bool = False) -> Inputs:
     text = TextEmbeds(torch.randn(2, 3), torch.randn(2, 5, 4), torch.rand(2, 5) > 0.5)
     modulation = Modulation(torch.randn(2, 6, 4), torch.randn(2, 4)) if ahead else None
     sigmas, weights = torch.rand(2), torch.rand(2)
-    return Inputs(torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4), sigmas, text, weights, modulation)
+    mask = torch.rand(2, 1, 4, 4) if masked else None
+    return Inputs(
+        torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4), sigmas, text, weights, modulation, loss_mask=mask
+    )
 
 
 def parts(device: str = "cpu", processes: int = 1) -> Any:
@@ -71,12 +76,12 @@ def parts(device: str = "cpu", processes: int = 1) -> Any:
     return SimpleNamespace(loss=loss), compute
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-def test_replays_give_the_loss_and_gradients_of_their_own_batch(ahead: bool) -> None:
+@pytest.mark.parametrize(("ahead", "masked"), [(True, True), (True, False), (False, True), (False, False)])
+def test_replays_give_the_loss_and_gradients_of_their_own_batch(ahead: bool, masked: bool) -> None:
     objective, compute = parts()
     steps = Recorded(cast(Any, objective), cast(Any, compute), StepGraphs(Tape(), warm_ups=1))
     for _ in range(4):
-        inputs = batch(ahead)
+        inputs = batch(ahead, masked)
         WEIGHT.grad = None
         (loss(inputs) / 2).backward()
         assert WEIGHT.grad is not None

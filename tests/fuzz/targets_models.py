@@ -246,7 +246,7 @@ def _record(data: bytes) -> None:
 
 
 def _record_seeds() -> list[bytes]:
-    mark = PictureMark("ab", (1, 2, 3), 1, False)
+    mark = PictureMark("ab", (1, 2, 3), 1, False, (1, 2, 3, 4), "cd")
     made = Record({"name": "cat"}, {"t5": ("t5.safetensors", "cd")}, {"1/a.png": mark}, {"torch": "2"})
     folder = scratch() / "made"
     digest = save_record(folder, made)

@@ -13,7 +13,8 @@ from engine.config_writer import config_text, edited_text
 from engine.dataset.captions import caption_text, final_caption, read_caption
 from engine.dataset.edits import open_caption
 from engine.dataset.history import load_history
-from engine.dataset.query import haystack, matcher, needles
+from engine.dataset.query import haystack, query_of
+from engine.dataset.query_parse import QueryError, parse, written
 from engine.dataset.sidecar import SIDECAR_NAME, load_sidecar
 from engine.errors import ConfigError, DatasetError, EngineError
 from engine.events import EVENT_TYPES, Entry, entry_from_json, last_entry, replay
@@ -133,11 +134,13 @@ def _caption(data: bytes) -> None:
 
 
 def _query(data: bytes) -> None:
+    from tui.catalog_rows import Row
+
     text = data.decode("utf-8", "replace")
-    needles(text)
-    matcher(text)("a.png", text)
-    if text.strip() and '"' not in text and "-" not in text and len(text) < 500:
-        assert needles(text).matches(haystack(text, "")), "a text does not find itself"
+    picture = Row(Path("a.png"), "a.png", Path("a.txt"), text, haystack=haystack("a.png", text))
+    tree = parse(text)
+    assert parse(written(tree)) == tree, "what is written reads back as something else"
+    query_of(text, trigger="zok").matches(picture)
 
 
 def _event_seeds() -> list[bytes]:
@@ -229,8 +232,13 @@ TARGETS = (
          "engine.dataset.captions.final_caption", "engine.dataset.edits.open_caption"),
     ),
     Target(
-        "query", _query, (), lambda: [b'cat "black dog" -white', "É -\"x y".encode(), b"a\tb", "ß ſ İ".encode()],
-        ("engine.dataset.query.needles", "engine.dataset.query.matcher"),
+        "query", _query, (QueryError,),
+        lambda: [
+            b'cat "black dog" -white', "É -\"x y".encode(), b"a\tb", "ß ſ İ".encode(),
+            b'tag:"red *" tokens:>77 OR ar:4:3..16:9',
+            b"NOT (stars:>=3 AND -dup:) res:<1024 bucket:832x1216 excluded:no missing:trigger", b"img(1).png \\*?",
+        ],
+        ("engine.dataset.query.query_of", "engine.dataset.query_parse.parse", "engine.dataset.query_parse.written"),
     ),
     Target(
         "events", _events, (), _event_seeds,

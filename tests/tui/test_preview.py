@@ -30,17 +30,17 @@ from tui.terminal.traits import Traits
 from tui.thumbnails import Thumbnail, Thumbnails
 from tui.widgets.gauges import measured
 from tui.widgets.graphics import kitty_picture, placed, sixel_picture
+from tui.widgets.overlays import darkened
 from tui.widgets.picture import picture_cells
 from tui.widgets.picture_info import crop_of, facts_of, placement_of
 from tui.widgets.preview import (
     KITTY_NUMBER,
-    MOST_SIXEL_PIXELS,
+    MOST_PIXELS,
     USUAL_CELL,
     Drawings,
     Drawn,
     Preview,
     Wanted,
-    darkened,
     draw,
     how_to_draw,
     with_pixels,
@@ -199,7 +199,7 @@ def test_what_the_terminal_can_enlarge_is_not_sent_enlarged() -> None:
 def test_a_sixel_picture_is_bounded_and_fills_its_cells() -> None:
     drawn, width, height = pixels_sent("sixel", 200, 100, (40, 80))
     assert (width, height) == (drawn.cells.columns * 40, drawn.cells.rows * 80)
-    assert MOST_SIXEL_PIXELS / 2 < width * height <= MOST_SIXEL_PIXELS
+    assert MOST_PIXELS / 2 < width * height <= MOST_PIXELS
     drawn, width, height = pixels_sent("sixel", 30, 12, (10, 20))
     assert (drawn.cells.columns, drawn.cells.rows) == (30, 10) and (width, height) == (300, 200)
 
@@ -377,7 +377,7 @@ def test_facts_of_a_picture() -> None:
     facts = facts_of(wide, placement, "->")
     bucket = f"{placement.bucket_w}x{placement.bucket_h}"
     assert facts.parts[0] == f"2000x1000 -> bucket {bucket}" and "JPEG" in facts.parts
-    crop = crop_of(placement)
+    crop = crop_of(wide, placement)
     assert crop is not None and 0 <= crop[0] < crop[2] <= 1
     small = row(width=100, height=100)
     assert "enlarged 5.1 times" in facts_of(small, placement_of(small, dataset()), "->").parts

@@ -155,6 +155,8 @@ def text_lines(report: Report, width: int, every: bool = False) -> Iterator[str]
         )
         yield "Buckets: " + ", ".join(shown)
         yield from _balance_lines(report["balance"])
+        if any(image["cropped_to"] for image in report["images"]):
+            yield "* cropped to that by the notes beside the pictures"
         yield ""
     for finding in grouped(Problem(**found) for found in report["problems"]):
         yield from _finding_lines(finding, every)
@@ -199,7 +201,8 @@ def _table(images: list[Report], width: int) -> Iterator[str]:
     room = max(_CAPTION_WIDTH, width - len(head))
     yield head + "caption"
     for image in images:
-        size = "{width}x{height}".format(**image)
+        # Of a cropped picture what is trained on, as buckets go by that.
+        size = "{2}x{3}*".format(*cut) if (cut := image["cropped_to"]) else "{width}x{height}".format(**image)
         bucket = "{}x{}".format(*image["bucket"])
         crop = "{},{}".format(*image["crop"])
         name = set_cell_size(safe_text(image["name"]), name_width)
@@ -215,6 +218,7 @@ def _cut(text: str, width: int) -> str:
 
 def _verdict(summary: Report) -> str:
     seen = f"{_count(summary['images'], 'picture')}, {summary['per_epoch']} an epoch, in"
+    seen = f"{summary['excluded']} excluded; {seen}" if summary["excluded"] else seen
     found = f"{_count(summary['errors'], 'error')}, {_count(summary['warnings'], 'warning')}"
     found += f", {_count(summary['notes'], 'note')}" if summary["notes"] else ""
     return f"{seen} {_count(summary['buckets'], 'bucket')}; {found}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -15,13 +16,17 @@ if TYPE_CHECKING:  # the first frame does not wait for them
     from tui.widgets.dataset import DatasetPane
 
 SETTLE_S = 0.06
-"""The cursor must rest this long before picture and caption follow: a held key does not decode every row."""
+"""While a key is held the cursor must rest this long before picture and caption follow: not every row is decoded."""
+
+HELD_S = 0.2
+"""Rows that follow each other sooner than this come from a key that is held, or from one pressed in a hurry."""
 
 
 class EditingScreen(PaneScreen):
     """A screen with a dataset and a caption pane, and how they work together."""
 
     _follow: Timer | None = None
+    _chosen_at = 0.0
 
     @property
     def _dataset(self) -> DatasetPane:
@@ -32,15 +37,45 @@ class EditingScreen(PaneScreen):
         return cast("CaptionPane", self.query_one("#caption"))
 
     def on_dataset_pane_row_chosen(self, event: DatasetPane.RowChosen) -> None:
-        """Show the row's picture and caption once the cursor rests; at once while typing goes on in the caption."""
+        """Show the row's picture and caption: at once, but while a key is held in the table when the cursor rests."""
+        before, self._chosen_at = self._chosen_at, time.monotonic()
         if self._follow is not None:
             self._follow.stop()
         caption = self._caption
-        if caption.row is None or event.row is None or self.current == "caption":
+        if caption.row is None or event.row is None or self.current == "caption" or self._chosen_at - before > HELD_S:
             caption.show_row(event.row)
         else:
             row = event.row
             self._follow = self.set_timer(SETTLE_S, lambda: caption.show_row(row))
+
+    def on_crop_wanted(self) -> None:
+        """Crop the picture under the cursor, and others from there."""
+        from tui.screens.crop import CropScreen
+
+        listing = self._dataset.listing
+        self.app.push_screen(CropScreen(self.workplace, listing.rows, listing.cursor), self._left)
+
+    def on_large_wanted(self) -> None:
+        """Show the picture under the cursor large, and others from there."""
+        from tui.screens.large_picture import LargePictureScreen
+        from tui.widgets.preview import pictures_are_off
+
+        listing = self._dataset.listing
+        if not pictures_are_off(self.app):
+            screen = LargePictureScreen(self.workplace, listing, listing.cursor)
+            self.app.push_screen(screen, self._left)
+
+    def _left(self, path: str | None) -> None:
+        """The picture shown last is the current one."""
+        dataset = self._dataset
+        at = next((n for n, row in enumerate(dataset.listing.rows) if str(row.path) == path), None)
+        if at is not None:
+            dataset.go(at)
+        self.go_to(self.current)
+
+    def on_mask_wanted(self) -> None:
+        """Show masks over the pictures, or hide them."""
+        self._dataset.say(self._caption.flip_mask())
 
     def on_edit_wanted(self) -> None:
         """Type in the caption of the row under the cursor."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.widgets import Input
@@ -23,10 +22,7 @@ from tui.judged import MOST_STARS, QUESTIONS, Judged, Opinion, write_judged
 from tui.places import is_shipped
 from tui.screens.epochs_moving import EpochsMoving
 from tui.taking import NameTaken, file_of, found_targets, take, use_of, usual_name
-from tui.widgets.preview import how_to_draw
-
-if TYPE_CHECKING:
-    from tui.app import KilnApp
+from tui.widgets.preview import pictures_are_off
 
 
 class EpochsScreen(EpochsMoving):
@@ -133,7 +129,7 @@ class EpochsScreen(EpochsMoving):
         """Show two epochs: the marked one, else the advised, else the one before; and this."""
         from tui.screens.epoch_pair import PairScreen
 
-        if _pictures_are_off(self.app):
+        if pictures_are_off(self.app):
             return
         shown = replace(self.shown, by_strength=False)
         drawn = shown.drawn
@@ -154,7 +150,7 @@ class EpochsScreen(EpochsMoving):
         """Compare pictures without knowing their epochs."""
         from tui.screens.blind import BlindScreen
 
-        if _pictures_are_off(self.app) or self._opinion() is None or self.judged is None:
+        if pictures_are_off(self.app) or self._opinion() is None or self.judged is None:
             return
         saved = [row.epoch for row in self.shown.rows if self.shown.files_of(row)]
         epochs = candidates(saved, self.shown.grid, self.shown.advice)
@@ -235,11 +231,3 @@ class EpochsScreen(EpochsMoving):
             self.action_zoom()
         else:
             self.dismiss(None)
-
-
-def _pictures_are_off(app: KilnApp) -> bool:
-    """Whether pictures are not drawn at all, and said so."""
-    off = how_to_draw(app)[0] is None
-    if off:
-        app.say("Pictures are off: images in the settings turns them on")
-    return off

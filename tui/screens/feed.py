@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TYPING_S = 0.3
 """Plots wait this long after a key."""
 
+MANY_PICTURES = 10_000
+"""From so many on it takes the screen's thread long to go through all of them."""
+
 EARLY_S = 0.1
 """Polls do not come to the millisecond: a redraw may be this much early, rather than a whole poll late."""
 
@@ -104,7 +107,10 @@ class Feed:
             self.screen.refresh_bindings()
             self.screen.call_after_refresh(self.show_all)
         if phase == "idle":
-            seen = (id(place.config), place.catalog.version)
+            catalog = place.catalog
+            # Of a very large dataset the plan is counted when it has been read, not at each of a thousand pieces.
+            counted = len(catalog.rows) < MANY_PICTURES or catalog.state != "scanning"
+            seen = (id(place.config), catalog.version if counted else len(catalog.rows))
             if seen != self._plan_seen:
                 self._plan_seen = seen
                 show_plan(self.training, place)

@@ -116,6 +116,7 @@ def _folder_note(scan: Scan, found: list[Problem]) -> Note:
         return Note("No pictures there yet. Copy some in, or F6 lays out folders with example pictures", "bad")
     bare = sum(not sample.caption for sample in samples)
     words = f"{len(samples)} pictures, {len(samples) - bare} captions"
+    words += f", {scan.excluded} excluded" if scan.excluded else ""
     warnings = len(found)
     return Note(words + (f", {warnings} warnings" if warnings else ""), "good")
 

@@ -25,7 +25,7 @@ from tui.widgets.caption_editor import CaptionEditor
 from tui.widgets.caption_status import note_of, status_of
 from tui.widgets.cells import glyphs_of
 from tui.widgets.gauges import Gauges, measured
-from tui.widgets.picture_info import Facts, PictureInfo, crop_of, facts_of, placement_of
+from tui.widgets.picture_info import Facts, PictureInfo, crop_of, facts_of, mask_shown, placement_of
 from tui.widgets.preview import Preview
 
 COUNT_AFTER_S = 0.15
@@ -63,6 +63,7 @@ class CaptionView(Vertical):
         self.note = Static(id="caption-note")
         self.gauges = Gauges(id="gauges")
         self._version = -1
+        self.show_mask = False
         self._waits: dict[str, Any] = {}
         self._told = ("", "", "")
 
@@ -99,6 +100,15 @@ class CaptionView(Vertical):
         if self.gauges.counted.clip is None:
             self._later("count", COUNT_AFTER_S, self._count)
 
+    def flip_mask(self) -> str:
+        """Show masks over pictures, or hide them; returns what happened, in words."""
+        self.show_mask = not self.show_mask
+        self._tell_facts()
+        if not self.show_mask:
+            return "Masks are hidden"
+        has = self.row is not None and mask_shown(self.row, self._catalog.dataset) is not None
+        return "Red counts less" if has else "This picture has no mask (dataset.masks)"
+
     def _tell_facts(self) -> None:
         row = self.row
         if row is None:
@@ -106,7 +116,9 @@ class CaptionView(Vertical):
             self.info.tell(Facts())
             return
         placement = placement_of(row, self._catalog.dataset)
-        self.preview.show_picture(row.path, row.picture_mark, crop_of(placement))
+        dataset = self._catalog.dataset
+        mask = mask_shown(row, dataset) if self.show_mask else None
+        self.preview.show_picture(row.path, row.picture_mark, crop_of(row, placement), mask=mask)
         self.info.tell(facts_of(row, placement, glyphs_of(self.app).arrow))
 
     def _tell_status(self) -> None:

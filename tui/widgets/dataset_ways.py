@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from textual.containers import Vertical
 from textual.message import Message
+
+from tui.widgets.dataset_training import TrainingActions
 
 
 class FindingsWanted(Message):
@@ -14,7 +15,7 @@ class BalanceWanted(Message):
     """How often an epoch shows each folder is to be shown."""
 
 
-class DatasetWays(Vertical):
+class DatasetWays(TrainingActions):
     """Base of the pane's actions: one method a way."""
 
     def action_findings(self) -> None:

@@ -10,13 +10,16 @@ from textual.strip import Strip
 
 from engine.config import DatasetConfig
 from engine.dataset.buckets import Placement, place
+from engine.dataset.crops import trained_size, used_crop
+from engine.dataset.masks import folder_of, mask_of
 from engine.errors import ConfigError, DatasetError
 from engine.text import safe_text
 from tui.widgets.cells import CellWidget, Run, strip_of, wrap
+from tui.widgets.overlays import MaskShown
 
 if TYPE_CHECKING:
     from tui.catalog import Row
-    from tui.widgets.preview import Crop
+    from tui.widgets.overlays import Crop
 
 ENLARGED = 1.05
 """Below this an enlargement is not worth a word."""
@@ -37,21 +40,38 @@ def placement_of(row: Row, dataset: DatasetConfig | None) -> Placement | None:
     if dataset is None or not row.width or not row.height:
         return None
     try:
-        return place(row.width, row.height, dataset.resolution, dataset.buckets)
+        return place(*trained_size(row.crop, row.width, row.height), dataset.resolution, dataset.buckets)
     except (ConfigError, DatasetError):
         return None
 
 
-def crop_of(placement: Placement | None) -> Crop | None:
-    """The part of the picture that is trained on."""
+def crop_of(row: Row, placement: Placement | None) -> Crop | None:
+    """The part of the picture that is trained on: what the bucket leaves of the user's crop."""
     if placement is None:
         return None
+    box = used_crop(row.crop, row.width, row.height) or (0, 0, row.width, row.height)
+    left, top, width, height = box
+    across, down = width / placement.resized_w, height / placement.resized_h
     return (
-        placement.left / placement.resized_w,
-        placement.top / placement.resized_h,
-        (placement.left + placement.bucket_w) / placement.resized_w,
-        (placement.top + placement.bucket_h) / placement.resized_h,
+        (left + placement.left * across) / row.width,
+        (top + placement.top * down) / row.height,
+        (left + (placement.left + placement.bucket_w) * across) / row.width,
+        (top + (placement.top + placement.bucket_h) * down) / row.height,
     )
+
+
+def parts_of(box: tuple[int, int, int, int], width: int, height: int) -> Crop:
+    """A box in pixels as parts of a picture of that size."""
+    left, top, wide, high = box
+    return left / width, top / height, (left + wide) / width, (top + high) / height
+
+
+def mask_shown(row: Row, dataset: DatasetConfig | None) -> MaskShown | None:
+    """The picture's mask as it is drawn; None where it has none."""
+    if dataset is None or not row.width:
+        return None
+    path = mask_of(row.path, folder_of(row.path, dataset.folders), dataset.masks)
+    return None if path is None else MaskShown(path, path == row.path, (row.width, row.height))
 
 
 def facts_of(row: Row, placement: Placement | None, arrow: str) -> Facts:
@@ -59,18 +79,22 @@ def facts_of(row: Row, placement: Placement | None, arrow: str) -> Facts:
     parts = []
     if row.width and row.height:
         size = f"{row.width}x{row.height}"
+        if (box := used_crop(row.crop, row.width, row.height)) is not None:
+            size += f" {arrow} {box[2]}x{box[3]} at {box[0]},{box[1]}"
         parts.append(f"{size} {arrow} bucket {placement.bucket_w}x{placement.bucket_h}" if placement else size)
     if placement is not None:
         across = placement.resized_w - placement.bucket_w
         down = placement.resized_h - placement.bucket_h
         parts.append(f"crop {across} px across" if across else f"crop {down} px down" if down else "no crop")
-        scale = placement.resized_w / row.width
+        scale = placement.resized_w / trained_size(row.crop, row.width, row.height)[0]
         if scale > ENLARGED:
             parts.append(f"enlarged {scale:.1f} times")
     if row.format:
         parts.append(safe_text(row.format, 20))
-    if row.repeats != 1:
-        parts.append(f"{row.repeats} times an epoch")
+    if row.excluded:
+        parts.append("excluded")
+    elif row.seen != 1:
+        parts.append(f"{row.seen} times an epoch")
     if row.regularization:
         parts.append("class picture (regularization)")
     bad = row.severity == "error"

@@ -24,20 +24,22 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widgets._toast import Toast
 
-from tui.thumbnails import Thumbnails
+from tui.thumbnails import Thumbnail, Thumbnails
 from tui.widgets.cells import CellWidget, Run, strip_of, wrap
 from tui.widgets.graphics import kitty_forget, kitty_picture, kitty_show, placed, sixel_picture
+from tui.widgets.overlays import Crop, MaskShown, darkened, framed, masked, windowed
 from tui.widgets.picture import Manner, PictureCells, fit, picture_cells, piece_style
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tui.app import KilnApp
     from tui.terminal.traits import Traits
 
 KEPT_BYTES = 32 * 2**20
 """Drawn pictures that are kept, as seen last, take about so much memory."""
-MOST_SIXEL_PIXELS = 640_000
+MOST_PIXELS = 640_000
 """A thumbnail has not more to show; a larger picture is megabytes of text, each time that something lay over it."""
 MOST_CELL = (64, 128)
 """Pixels of a cell; what a terminal tells beyond is not believed."""
@@ -47,10 +49,6 @@ HATCH_AFTER_S = 0.12
 COVER_POLL_S = 0.25
 KITTY_NUMBER = 0x6B696C6E
 """The number of our picture in the terminal's memory; a second one at the same time has the next number."""
-_DARK = 0.3
-
-Crop = tuple[float, float, float, float]
-"""Left, top, right and bottom of what is trained on, as parts of width and height."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,11 @@ class Wanted:
     protocol: str = ""
     cell: tuple[int, int] = (0, 0)
     number: int = KITTY_NUMBER
+    frame: Crop | None = None
+    """What a line is drawn around."""
+    mask: MaskShown | None = None
+    window: Crop | None = None
+    """The part that is shown, in all its detail; None for the whole as it is kept small."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +113,24 @@ class Drawings:
 
 def draw(thumbnails: Thumbnails, wanted: Wanted) -> Drawn:
     """Load and draw one picture as cells; for the pool."""
-    thumbnail = thumbnails.load(wanted.path)
+    thumbnail = _loaded(thumbnails, wanted)
     if thumbnail.pixels is None:
         return Drawn(PictureCells(0, 0, (), thumbnail.problem), hint=thumbnail.hint)
-    pixels = darkened(thumbnail.pixels, wanted.crop)
+    pixels = _overlaid(thumbnails, wanted, thumbnail.pixels)
     return Drawn(picture_cells(pixels, *_box(wanted, pixels.shape[1], pixels.shape[0]), wanted.manner))
 
 
 def with_pixels(thumbnails: Thumbnails, wanted: Wanted, drawn: Drawn) -> Drawn:
     """The same in the terminal's own protocol too; for the pool, several times slower than cells."""
-    thumbnail = thumbnails.load(wanted.path)
+    thumbnail = _loaded(thumbnails, wanted)
     if thumbnail.pixels is None:
         return drawn
     size = (drawn.cells.columns * wanted.cell[0], drawn.cells.rows * wanted.cell[1])
-    pixels = darkened(thumbnail.pixels, wanted.crop)
+    pixels = _overlaid(thumbnails, wanted, thumbnail.pixels)
     if wanted.protocol == "kitty":  # which enlarges by itself: nobody has to send what is not there
         size = (min(size[0], pixels.shape[1]), min(size[1], pixels.shape[0]))
+        scale = min(1.0, (MOST_PIXELS / (size[0] * size[1])) ** 0.5)
+        size = (max(1, int(size[0] * scale)), max(1, int(size[1] * scale)))
         return replace(drawn, graphic=kitty_picture(_resized(pixels, *size), wanted.number))
     return replace(drawn, graphic=sixel_picture(_resized(pixels, *size)))
 
@@ -135,23 +140,18 @@ def _box(wanted: Wanted, width: int, height: int) -> tuple[int, int]:
     if wanted.protocol != "sixel":
         return wanted.columns, wanted.rows
     columns, rows = fit(width, height, wanted.columns, wanted.rows)
-    scale = min(1.0, (MOST_SIXEL_PIXELS / (columns * wanted.cell[0] * rows * wanted.cell[1])) ** 0.5)
+    scale = min(1.0, (MOST_PIXELS / (columns * wanted.cell[0] * rows * wanted.cell[1])) ** 0.5)
     return max(1, int(columns * scale)), max(1, int(rows * scale))
 
 
-def darkened(pixels: NDArray[np.uint8], crop: Crop | None) -> NDArray[np.uint8]:
-    """A copy with everything outside of ``crop`` dark."""
-    import numpy as np
+def _loaded(thumbnails: Thumbnails, wanted: Wanted) -> Thumbnail:
+    return thumbnails.load(wanted.path) if wanted.window is None else thumbnails.large(wanted.path)
 
-    if crop is None or crop == (0.0, 0.0, 1.0, 1.0):
-        return pixels
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = (
-        round(part * side) for part, side in zip(crop, (width, height, width, height), strict=True)
-    )
-    dark = (pixels * _DARK).astype(np.uint8)
-    dark[top:bottom, left:right] = pixels[top:bottom, left:right]
-    return dark
+
+def _overlaid(thumbnails: Thumbnails, wanted: Wanted, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if wanted.mask is not None:
+        pixels = masked(pixels, thumbnails.mask(wanted.mask, pixels.shape[1], pixels.shape[0]))
+    return windowed(framed(darkened(pixels, wanted.crop), wanted.frame, wanted.columns), wanted.window)
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -176,6 +176,7 @@ class Preview(CellWidget):
         self._thumbnails = thumbnails
         self._number = KITTY_NUMBER + number
         self._picture: tuple[Path, Hashable, Crop | None] | None = None
+        self._extra: dict[str, Any] = {}
         self._kept = Drawings()
         self._wanted: Wanted | None = None
         self._drawn: Drawn | None = None
@@ -189,11 +190,18 @@ class Preview(CellWidget):
         """Look now and then whether something lies over the pixels."""
         self.set_interval(COVER_POLL_S, self._watch_cover)
 
-    def show_picture(self, path: Path | None, mark: Hashable = None, crop: Crop | None = None) -> None:
-        """Show another picture, or none."""
-        picture = None if path is None else (path, mark, crop)
-        if picture != self._picture:
-            self._picture = picture
+    def show_picture(
+        self,
+        path: Path | None,
+        mark: Hashable = None,
+        crop: Crop | None = None,
+        frame: Crop | None = None,
+        mask: MaskShown | None = None,
+    ) -> None:
+        """Show another picture, or none; dark outside of ``crop``, with a line around ``frame``, under its mask."""
+        picture, extra = None if path is None else (path, mark, crop), {"frame": frame, "mask": mask}
+        if (picture, extra) != (self._picture, self._extra):
+            self._picture, self._extra = picture, extra
             self._ask()
 
     def on_resize(self, event: Resize) -> None:
@@ -216,7 +224,7 @@ class Preview(CellWidget):
         if self._picture is None or width < 4 or height < 2 or manner is None:
             self._wanted, self._drawn, self._loading = None, None, False
         else:
-            wanted = Wanted(*self._picture, width, height, manner, protocol, cell, self._number)
+            wanted = Wanted(*self._picture, width, height, manner, protocol, cell, self._number, **self._extra)
             if wanted == self._wanted:
                 return
             self._wanted = wanted
@@ -353,3 +361,11 @@ def how_to_draw(app: App[Any]) -> tuple[Manner | None, str, tuple[int, int]]:
     if protocol not in ("kitty", "sixel"):
         protocol = ""
     return "halves" if images == "half" else "quadrants", protocol, cell
+
+
+def pictures_are_off(app: KilnApp) -> bool:
+    """Whether pictures are not drawn at all, and said so."""
+    off = how_to_draw(app)[0] is None
+    if off:
+        app.say("Pictures are off: images in the settings turns them on")
+    return off

@@ -75,7 +75,8 @@ def _dataset(planned: Planned) -> list[Note]:
     if not isinstance(scan, Scan) or not scan.samples:
         return []
     sizes = sorted((sample.width * sample.height, sample.width, sample.height) for sample in scan.samples)
-    told = [Note(f"From {sizes[0][1]}x{sizes[0][2]} to {sizes[-1][1]}x{sizes[-1][2]} pixels")]
+    out = f"; {scan.excluded} pictures are excluded" if scan.excluded else ""
+    told = [Note(f"From {sizes[0][1]}x{sizes[0][2]} to {sizes[-1][1]}x{sizes[-1][2]} pixels{out}")]
     for problem in scan.problems[:PROBLEMS]:
         kind = "bad" if problem.severity == "error" else "changed"
         told.append(Note(f"{problem.path.rpartition('/')[2]}: {problem.message}", kind))
