@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.dataset.check import Inspection, Options, inspect_dataset
-from engine.dataset.findings import Finding, grouped
+from engine.dataset.findings import TITLES, Finding, grouped
 from engine.dataset.problems import Problem
 from engine.dataset.quality_check import crop_without_border
 from engine.dataset.variety import Band
@@ -67,7 +67,8 @@ def lines_of(problems: tuple[Problem, ...]) -> list[Line]:
     for finding in grouped(problems):
         told = finding.problems
         if len(told) == 1:
-            lines.append(Line(finding, told[0], f"{finding.title}: {_name(told[0])}"))
+            of_all = finding.code not in TITLES  # of the whole set: it says itself what it is about
+            lines.append(Line(finding, told[0], told[0].message if of_all else f"{finding.title}: {_name(told[0])}"))
             continue
         lines.append(Line(finding, None, f"{finding.title}: {len(told):,}"))
         lines += [Line(finding, each, f"  {_name(each)}") for each in told[:MOST_LINES]]

@@ -18,6 +18,7 @@ from engine.dataset.mend import Mended, rename_apart, take_back, to_png, to_utf8
 from engine.dataset.problems import Problem
 from engine.errors import DatasetError
 from engine.text import safe_text
+from tui.places import is_shipped
 
 if TYPE_CHECKING:
     from engine.dataset.decoder import Decoder
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 20.0
 """How long the catalog is waited for; it reads on behind."""
+
+SHIPPED = "These pictures are not changed", "they belong to lorakiln", "ctrl+n copies them into a dataset of yours."
 
 Crops = Mapping[Path, tuple[int, ...]]
 
@@ -99,6 +102,8 @@ class Mender:
     def _mend(self, found: Problem, step: Step, encoding: str, crops: Crops) -> None:
         path, dataset = found.file, self._catalog.dataset
         assert path is not None and dataset is not None
+        if is_shipped(path):
+            raise DatasetError(*SHIPPED)
         if found.fix == "encoding":
             step.files.append(to_utf8(path, encoding))
         elif found.fix == "rename":
@@ -117,7 +122,7 @@ class Mender:
             raise DatasetError("The picture is not listed", safe_text(path), "Look at the dataset again.")
         before = {name: getattr(row.notes, name) for name in notes}
         if not self._catalog.note(row, **notes):
-            raise DatasetError("These pictures take no notes", "they belong to lorakiln", "Copy them first.")
+            raise DatasetError(*SHIPPED)
         step.notes.append((path, before))
 
     def _row(self, path: Path) -> Row | None:

@@ -106,14 +106,17 @@ class QualityStore:
         return self._unsaved >= max(256, len(self._by_mark) // 4)
 
     def save(self, keep: Iterable[Path] = ()) -> str:
-        """Write what is new; with ``keep`` only what is known of those pictures. Returns why it could not be, or "".
+        """Write what is new; returns why it could not be, or "".
+
+        Where more than half of what is known is of none of the pictures in ``keep``, that is dropped.
 
         A cache that cannot be written costs time, nothing else.
         """
         if not self._unsaved:
             return ""
-        wanted = {mark for path in keep if (mark := mark_of(path))} or self._by_mark.keys()
-        records = [_record(mark, kept) for mark, kept in self._by_mark.items() if mark in wanted]
+        wanted = {mark for path in keep if (mark := mark_of(path))}
+        everything = not wanted or len(self._by_mark) <= 2 * len(wanted)
+        records = [_record(mark, kept) for mark, kept in self._by_mark.items() if everything or mark in wanted]
         body = HEAD + np.concatenate(records).tobytes() if records else HEAD
         try:
             atomic_write(self._file, body + hashlib.sha256(body).digest())

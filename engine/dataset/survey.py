@@ -83,7 +83,10 @@ class Surveyor:
                 return known
         measures = measure(decoder.look(path, SIDE, PATCH, self._config.background))
         with self._lock:
-            return store.add(path, measures)
+            kept = store.add(path, measures)
+            if self._cache is not None and store.due:
+                store.save()
+            return kept
 
     def _store_of(self, path: Path) -> QualityStore:
         folder = next((each.path for each in self._config.folders if path.is_relative_to(each.path)), path.parent)
@@ -95,7 +98,7 @@ class Surveyor:
         if self._cache is not None:
             with self._lock:
                 for store in self._stores.values():
-                    store.save(paths)
+                    store.save([path for path in paths if self._store_of(path) is store])
 
 
 def decoding_problems(path: Path, seen: Measures, background: str) -> Iterator[Problem]:

@@ -16,8 +16,16 @@ from tui.catalog_rows import Row
 from tui.safe import safe
 from tui.screens.dialogs import Dialog
 
-BAR = 12
 _NAME = 24
+_UNEVEN = (
+    "What is shown most is learned first, and overtrained when the rest",
+    "has come as far. even: repeats that show all folders about as",
+    "often. Set dataset.folders.repeats, or call a folder 5_name.",
+)
+_CLASS = (
+    "class: regularization. Its share is of all such pictures; even is",
+    "as often as all of the rest together.",
+)
 
 
 def parts_of(rows: Sequence[Row]) -> tuple[Part, ...]:
@@ -31,25 +39,20 @@ def parts_of(rows: Sequence[Row]) -> tuple[Part, ...]:
 
 
 def balance_lines(parts: Sequence[Part]) -> list[str]:
-    """A table of the parts, 76 cells wide at most, and what could be better."""
+    """A table of the parts, 66 cells wide at most, and what could be better."""
     if not parts:
         return ["No picture is trained on yet."]
     lines = [f"{'folder':<{_NAME}} {'pictures':>8} {'repeats':>8} {'an epoch':>9} {'share':>6} {'even':>5}"]
     for part in parts:
-        name = set_cell_size(safe_text(part.name, 200), _NAME)
+        kind = " (class)" if part.regularization else ""
+        name = set_cell_size(safe_text(part.name, 200), _NAME - len(kind)).rstrip() + kind
         repeats = str(part.repeats) if part.repeats else "mixed"
         figures = f"{part.pictures:>8,} {repeats:>8} {part.views:>9,} {part.share:>6.0%} {part.suggested:>5}"
-        bar = "#" * round(part.share * BAR)
-        lines.append(f"{name} {figures} {bar}{' class' if part.regularization else ''}".rstrip())
+        lines.append(f"{set_cell_size(name, _NAME)} {figures}")
     if uneven(parts):
-        lines += ["", "What is shown most is learned first, and is overtrained when the rest has come as far.",
-                  "even: repeats of each folder that show all of them about as often. Set them with",
-                  "dataset.folders.repeats, or call a folder 5_name."]  # fmt: skip
+        lines += ["", *_UNEVEN]
     if any(part.regularization for part in parts):
-        lines += [
-            "",
-            "class: regularization; its share is of all such pictures, even is as often as all of the rest.",
-        ]
+        lines += ["", *_CLASS]
     return lines
 
 

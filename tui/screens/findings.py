@@ -20,12 +20,15 @@ from engine.errors import EngineError
 from engine.text import safe_text
 from tui.aside import aside
 from tui.findings import crops_of
-from tui.mending import Mender, mender_of, question
+from tui.mending import SHIPPED, Mender, mender_of, question
 from tui.outside import run_on_copy
+from tui.places import is_shipped
 from tui.screens.dialogs import Choice, ChoiceDialog
 from tui.screens.findings_view import FindingsView
 from tui.screens.pick import Offer, PickDialog
 from tui.widgets.notice import Notice
+
+NO_PICTURE = "That is no picture of the list"
 
 ENDINGS = {"upscale": "upscaled", "background": "cut-out"}
 """What the names of made pictures end in."""
@@ -53,9 +56,9 @@ class FindingsScreen(FindingsView):
     @on(OptionList.OptionSelected)
     def action_open(self) -> None:
         """Go to the picture."""
-        path = self.line.path if self.line is not None else None
-        if path is None or self.workplace.catalog.index_of(str(path)) is None:
-            self._say("That is no picture of the list")
+        path = self._picture()
+        if path is None:
+            self._say(NO_PICTURE)
         else:
             self.dismiss(str(path))
 
@@ -74,8 +77,10 @@ class FindingsScreen(FindingsView):
 
     def action_exclude(self) -> None:
         """Leave the picture out of training, or take it back in."""
-        path = self.line.path if self.line is not None else None
-        if path is not None:
+        path = self._picture()
+        if path is None:
+            self._say(NO_PICTURE)
+        else:
             self._do(lambda: self.mender.exclude(path).what)
 
     def action_undo(self) -> None:
@@ -86,6 +91,12 @@ class FindingsScreen(FindingsView):
         """End the program that runs."""
         if self._program is not None:
             self._program.set()
+
+    def _picture(self) -> Path | None:
+        """The picture that the line is about, or whose caption it is about; None for none of the list."""
+        path = self.line.path if self.line is not None else None
+        rows = self.workplace.catalog.rows
+        return next((row.path for row in rows if path is not None and path in (row.path, row.caption_path)), None)
 
     def _ask(self, problems: list[Problem]) -> None:
         problems = [each for each in problems if each.fix and each.file is not None]
@@ -140,10 +151,12 @@ class FindingsScreen(FindingsView):
     @work(exclusive=True, group="outside")
     async def action_outside(self, name: str) -> None:
         """Run the user's program on a copy of the picture, and ask whether to keep what it made."""
-        path = self.line.path if self.line is not None else None
+        path = self._picture()
         command = getattr(self.workplace.settings.commands, name)
-        if path is None or self.workplace.catalog.index_of(str(path)) is None:
-            self._say("That is no picture of the list")
+        if path is None:
+            self._say(NO_PICTURE)
+        elif is_shipped(path):
+            self._say(f"{SHIPPED[0]}: {SHIPPED[1]}")
         elif not command:
             self._say(f'Name your program in settings.toml: [commands] {name} = ["program", "{{in}}", "{{out}}"]')
         elif self._program is None:

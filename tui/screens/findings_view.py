@@ -13,7 +13,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
-from textual.events import Resize
+from textual.events import Click, Resize
 from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -41,6 +41,18 @@ _SIGNS = {"error": "E", "warning": "!", "note": "i"}
 _STYLES = {"error": "$text-error", "warning": "$text-warning", "note": "$foreground-muted"}
 
 
+class FindingsList(MarkedList):
+    """Lines to choose from; a click goes to a line, another one on it takes it."""
+
+    def on_click(self, event: Click) -> None:
+        """What is read about a line stands beside it: a first click must not lead away."""
+        clicked = event.style.meta.get("option")
+        if clicked is not None and clicked != self.highlighted:
+            event.prevent_default()
+            event.stop()
+            self.highlighted = clicked
+
+
 class FindingsView(Screen[str | None]):
     """The list without what is done about it."""
 
@@ -64,7 +76,7 @@ class FindingsView(Screen[str | None]):
         """What is going on, the list, about the line under the cursor."""
         yield Static(id="head")
         with Container(id="body"):
-            yield MarkedList(id="lines", markup=False)
+            yield FindingsList(id="lines", markup=False)
             with VerticalScroll(id="about", can_focus=False):
                 yield Static(id="words")
         yield Notice()
