@@ -31,6 +31,9 @@ HEAVY = 2.5
 MARKED, MARKED_SHARE, MARKED_CELLS = 6, 0.9, 10
 """A mark is said where, of at least so many pictures, such a share has the same so many cells standing out."""
 
+OUTER = CELLS // 5
+"""Cells from each edge within which marks are looked for."""
+
 APART, APART_FEWEST = 4.5, 8
 """Robust standard deviations from the middle, in a set of so many, from which a picture stands apart."""
 
@@ -152,11 +155,16 @@ def _leaked(pictures: Sequence[Measured], held_out: Sequence[Measured]) -> Itera
 
 
 def _marked(pictures: Sequence[Measured]) -> Iterator[Problem]:
-    """The same lines at the same place of many pictures: perhaps a watermark, a logo, a date."""
+    """The same lines at the same place near the edges of many pictures: perhaps a watermark, a logo, a date.
+
+    The middle does not count: the eyes of portraits stand at the same place too.
+    """
     groups: dict[float, list[Measured]] = defaultdict(list)
     seen: set[int] = set()
     for each, twin in zip(pictures, twins([each.kept for each in pictures]), strict=True):
         width, height = each.kept.measures.shape
+        if each.kept.measures.has_border:
+            continue  # where a bar ends is the same line too
         if not twin or twin not in seen:  # one of a series: the rest share all of their lines
             groups[round(width / max(1, height), 1)].append(each)
         seen.add(twin)
@@ -166,6 +174,7 @@ def _marked(pictures: Sequence[Measured]) -> Iterator[Problem]:
         for bits in ("lighter", "darker"):
             table = np.stack([np.unpackbits(getattr(each.kept.measures, bits)) for each in group])
             common = (table.mean(axis=0) >= MARKED_SHARE).reshape(CELLS, CELLS)
+            common[OUTER:-OUTER, OUTER:-OUTER] = False
             if int(common.sum()) < MARKED_CELLS:
                 continue
             cells = np.flatnonzero(common.reshape(-1))
@@ -183,9 +192,8 @@ def _where(cells: NDArray[np.bool_]) -> str:
     down, right = (float(places.mean()) / CELLS for places in np.nonzero(cells))
     vertical = "top" if down < 1 / 3 else "bottom" if down > 2 / 3 else ""
     horizontal = "left" if right < 1 / 3 else "right" if right > 2 / 3 else ""
-    return f"at the {' '.join(part for part in (vertical, horizontal) if part)}" if vertical or horizontal else (
-        "in the middle"
-    )  # fmt: skip
+    place = " ".join(part for part in (vertical, horizontal) if part)
+    return f"at the {place}" if place else "near the edges"
 
 
 _LOOKS = (
