@@ -133,12 +133,17 @@ def _copies(pictures: Sequence[Measured]) -> Iterator[Problem]:
         if group:
             groups[group].append(each)
     for members in groups.values():
-        best = max(members, key=lambda each: each.width * each.height)
+        best = max(members, key=_worth)
         for each in members:
             if each is not best and each.kept.content != best.kept.content and first[each.kept.content] is each:
                 message = f"Nearly the same picture as {best.name}, one of {len(members)} that are alike"
                 hint = "Keep the best of them: what is shown often is learned by heart."
                 yield problem(each.path, "near-copy", "warning", message, hint, "exclude")
+
+
+def _worth(each: Measured) -> tuple[int, float, float]:
+    """Which of several alike is the best: the largest, then the one with fewer JPEG blocks, then the sharpest."""
+    return each.width * each.height, -round(each.kept.measures.blocks, 1), each.kept.measures.sharpness
 
 
 def _leaked(pictures: Sequence[Measured], held_out: Sequence[Measured]) -> Iterator[Problem]:
