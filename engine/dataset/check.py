@@ -157,6 +157,7 @@ def inspect_dataset(config: DatasetConfig, options: Options) -> Inspection:
     kept = _decodable(scan.samples, config, surveyor, problems, options.progress) if options.decode else {}
     samples = [sample for sample in scan.samples if not options.decode or sample.path in kept]
     rows = _rows(samples, config, options, kept)
+    problems += _mask_problems(rows, config) if options.decode else []
     for row in rows:
         problems += _row_problems(row, options.t5_limit)
     problems += _same_files(rows)
@@ -264,6 +265,21 @@ def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
         yield problem(
             path, "clip-overflow", "warning", message, "Usually harmless with FLUX.1: put what matters first."
         )
+
+
+def _mask_problems(rows: list[_Row], config: DatasetConfig) -> list[Problem]:
+    """Masks that cannot be used, which would end a run before it began."""
+    found = []
+    with Decoder(config.max_megapixels) as decoder:
+        for row in rows:
+            sample = row.sample
+            if sample.mask is None or sample.mask == sample.path:
+                continue
+            try:
+                decoder.mask(sample.mask, row.placement, sample.picture_size, sample.box, False, False)
+            except DatasetError as err:
+                found.append(from_error(sample.mask, "mask", err))
+    return found
 
 
 def _same_files(rows: list[_Row]) -> Iterator[Problem]:

@@ -26,8 +26,8 @@ def trained(config: DatasetConfig, pairs: Iterable[Pair], problems: list[Problem
     for pair in pairs:
         if pair.folder not in sidecars:
             sidecars[pair.folder] = _read(pair.folder, problems)
-        sidecar = sidecars[pair.folder]
-        notes = sidecar.of(place_of(pair.path, pair.folder)) if sidecar.pictures else None
+        known = sidecars[pair.folder].pictures
+        notes = known.get(place_of(pair.path, pair.folder)) if known else None
         mask = mask_of(pair.path, pair.folder, config.masks)
         if notes is None:
             kept.append(replace(pair, mask=mask) if mask else pair)

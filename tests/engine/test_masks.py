@@ -21,15 +21,17 @@ from engine.cache.store import Store
 from engine.commands import StopNow
 from engine.config import BucketConfig, DatasetConfig, FolderConfig, MaskConfig, ObjectiveConfig
 from engine.dataset.buckets import place
+from engine.dataset.check import check_dataset
 from engine.dataset.decoder import Decoder
 from engine.dataset.scan import Sample, collect, scan_dataset
 from engine.dataset.sidecar import Sidecar
 from engine.errors import DatasetError
-from engine.events import Measured, RunFailed, StepDone
+from engine.events import EventLog, Measured, RunFailed, StepDone
 from engine.models.family import TextEmbeds
 from engine.run import Run, open_run
 from engine.training.entries import Entries
-from engine.training.flow import LEAST_AREA, flow_loss, mask_weights
+from engine.training.flow import LEAST_AREA, mask_weights, sample_losses
+from engine.training.measured_pictures import split
 from engine.training.objective import Inputs
 
 BUCKETS = BucketConfig(min_side=32, max_side=128, step=16)
@@ -115,6 +117,8 @@ def test_masks_of_another_shape_are_refused_other_ones_are_other_entries(decoder
     with pytest.raises(DatasetError, match="another shape") as caught:
         cached(sample, Store(tmp_path / "cache"), decoder)
     assert "masks/a.png" in caught.value.detail and "64 x 48" in caught.value.detail
+    report = check_dataset(config(tmp_path))
+    assert [(p["code"], p["path"].endswith("masks/a.png")) for p in report["problems"]] == [("mask", True)]
     view = View(sample, place(64, 64, 64, BUCKETS))
     before = mask_key(view)
     mask_file(tmp_path / "masks" / "a.png", left_half(64, 64))
@@ -127,6 +131,17 @@ def test_hostile_masks_are_refused_by_name(decoder: Decoder, tmp_path: Path) -> 
         path.write_bytes(made())
         with pytest.raises(DatasetError):
             decoder.mask(path, place(64, 64, 64, BUCKETS), (64, 64), None, False, False)
+
+
+def test_pictures_that_are_only_measured_need_no_masks(decoder: Decoder, tmp_path: Path) -> None:
+    picture_file(tmp_path / "held", "a.png", width=64, height=64)
+    validation = {"folder": tmp_path / "held"}
+    run = pocket_config(tmp_path, dataset={"masks": {"source": "folder"}}, validation=validation)
+    (held,) = split((), run, decoder, EventLog())[1]
+    assert held.mask is None
+    mask_file(tmp_path / "held" / "masks" / "a.png", left_half())
+    (held,) = split((), run, decoder, EventLog())[1]
+    assert held.mask == tmp_path / "held" / "masks" / "a.png"
 
 
 def test_weights_keep_the_scale() -> None:
@@ -147,13 +162,13 @@ def test_what_is_masked_out_has_no_gradient_and_white_changes_no_bit(loss: str) 
     generator = torch.Generator().manual_seed(1)
     pred, target = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
     pred.requires_grad_()
-    settings, sigmas, weights = ObjectiveConfig(loss=loss), torch.tensor([0.3, 0.8]), torch.ones(2)
-    plain = flow_loss(pred, target, sigmas, settings, weights)
+    settings, sigmas = ObjectiveConfig(loss=loss), torch.tensor([0.3, 0.8])
+    plain = sample_losses(pred, target, sigmas, settings).mean()
     (plain_gradient,) = torch.autograd.grad(plain, pred)
-    white = flow_loss(pred, target, sigmas, settings, weights, torch.ones(2, 1, 8, 8))
+    white = sample_losses(pred, target, sigmas, settings, torch.ones(2, 1, 8, 8)).mean()
     assert torch.equal(white, plain) and torch.equal(torch.autograd.grad(white, pred)[0], plain_gradient)
     half = mask_weights(torch.from_numpy(left_half(8, 8).astype(np.uint8)), 0.0)
-    masked = flow_loss(pred, target, sigmas, settings, weights, torch.stack([half, torch.ones(1, 8, 8)]))
+    masked = sample_losses(pred, target, sigmas, settings, torch.stack([half, torch.ones(1, 8, 8)])).mean()
     (gradient_,) = torch.autograd.grad(masked, pred)
     assert gradient_[0, :, :, 4:].abs().max() == 0 and torch.equal(gradient_[1], plain_gradient[1])
     assert torch.equal(gradient_[0, :, :, :4], 2 * plain_gradient[0, :, :, :4])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pocket import pocket_config
 from still import SMALL, WIDE, Album, album, app_at, press, still_world
 from test_dataset_pane import pane
@@ -16,6 +17,7 @@ from tiny_pictures import add, dataset, opened, wait_for
 from watching import text_of, until
 
 from engine.config_file import save_config
+from engine.dataset.decoder import Decoder
 from engine.dataset.sidecar import load_sidecar
 from tui.app import KilnApp
 from tui.catalog import Catalog
@@ -24,8 +26,11 @@ from tui.plan import pictures_in_words, steps_in_words
 from tui.screens.crop import CropScreen
 from tui.session import SessionState
 from tui.terminal.traits import Traits
+from tui.thumbnails import Thumbnails
 from tui.widgets.crop_preview import CropPreview
+from tui.widgets.overlays import MaskShown
 from tui.widgets.picture_info import crop_of, facts_of, mask_shown, placement_of
+from tui.widgets.preview import Wanted, draw
 from tui.workplace import Workplace
 
 __all__ = ["album", "still_world"]
@@ -72,6 +77,8 @@ async def test_a_crop_is_made_by_keys_kept_and_taken_away(tmp_path: Path) -> Non
         await pilot.press("0", "enter")
         await until(pilot, lambda: not isinstance(app.screen, CropScreen))
         assert first.crop is None and first.bucket == (64, 64)
+        await pilot.press("v")
+        await until(pilot, lambda: "This picture has no mask" in text_of(app))
         wait_for(lambda: load_sidecar(tmp_path / "data").of("00.png").crop is None)
 
 
@@ -152,6 +159,21 @@ def test_facts_and_frame_of_a_cropped_picture(tmp_path: Path) -> None:
     assert mask_shown(row, settings) is None
     mask = mask_shown(row, dataset(tmp_path, masks={"source": "alpha"}))
     assert mask is not None and (mask.path, mask.alpha, mask.picture) == (picture, True, (200, 100))
+
+
+def test_a_mask_is_drawn_red_over_its_picture(tmp_path: Path) -> None:
+    picture = add(tmp_path, "a.png", size=(64, 64))
+    mask = Image.new("L", (32, 32), 255)
+    mask.paste(0, (0, 0, 16, 32))
+    mask.save(tmp_path / "mask.png")
+    with Decoder() as decoder:
+        thumbnails = Thumbnails(decoder, tmp_path / "cache")
+        for path, red in ((tmp_path / "mask.png", True), (tmp_path / "gone.png", False)):
+            wanted = Wanted(picture, 1, None, 8, 4, "halves", mask=MaskShown(path, False, (64, 64)))
+            line = draw(thumbnails, wanted).cells.lines[1]
+            light, plain = line[0][1] >> 16, line[-1][1] >> 16
+            assert plain < 80 and (light > 120) == red
+        thumbnails.close()
 
 
 @pytest.mark.parametrize("size", [WIDE, SMALL], ids=["wide", "small"])
