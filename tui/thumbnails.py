@@ -84,6 +84,11 @@ class Thumbnails:
         """The picture with up to ``LARGE_SIDE`` pixels a side, to be looked at closely; else as :meth:`load`."""
         return self._remembered(path, self._large, KEPT_LARGE, lambda path, key: self._decoded(path, LARGE_SIDE))
 
+    def forget_large(self) -> None:
+        """Nobody looks closely any more: give their memory back."""
+        with self._lock:
+            self._large.clear()
+
     def _remembered(
         self,
         path: Path,

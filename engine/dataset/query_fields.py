@@ -69,7 +69,7 @@ class Field:
 
 
 FIELDS: dict[str, Field] = {
-    "tag": Field(Kind.TEXT, 'tag:"red coat"', "one of the caption's tags, whole; tag:*coat ends in it"),
+    "tag": Field(Kind.TEXT, 'tag:"red coat"', "a whole tag; tag:*coat is any that ends so"),
     "caption": Field(Kind.TEXT, "caption:smil", "somewhere in the caption"),
     "name": Field(Kind.TEXT, "name:img_0", "somewhere in the file's name"),
     "path": Field(Kind.TEXT, "path:portraits/", "somewhere in the whole path"),
@@ -77,9 +77,9 @@ FIELDS: dict[str, Field] = {
     "chars": Field(Kind.NUMBER, "chars:<100", "characters of the caption"),
     "tokens": Field(Kind.NUMBER, "tokens:>77", "tokens that CLIP counts"),
     "t5": Field(Kind.NUMBER, "t5:>512", "tokens that T5 counts"),
-    "res": Field(Kind.SIZE, "res:<1024", "as many pixels as a square of that side; res:640x480 is that size"),
+    "res": Field(Kind.SIZE, "res:<1024", "pixels of a square of that side; or res:640x480"),
     "ar": Field(Kind.RATIO, "ar:16:9", "width to height, to 1 %; ar:<1 is upright"),
-    "bucket": Field(Kind.SIZE, "bucket:832x1216", "the bucket; a side alone compares pixels as res does"),
+    "bucket": Field(Kind.SIZE, "bucket:832x1216", "its bucket; a side compares pixels as res does"),
     "stars": Field(Kind.NUMBER, "stars:>=3", "stars given"),
     "sharp": Field(Kind.NUMBER, "sharp:<10", "how sharp, 0 to 100, among the pictures here"),
     "loss": Field(Kind.NUMBER, "loss:>0.5", "loss as measured last"),
@@ -89,7 +89,7 @@ FIELDS: dict[str, Field] = {
     "edited": Field(Kind.FLAG, "edited:", "its caption was changed here", flag=True),
     "excluded": Field(Kind.FLAG, "excluded:no", "kept out of training", flag=True),
     "marked": Field(Kind.FLAG, "marked:", "marked", flag=True),
-    "missing": Field(Kind.MISSING, "missing:trigger", "the caption lacks the trigger word; missing:caption: no file"),
+    "missing": Field(Kind.MISSING, "missing:trigger", "no trigger word in it; missing:caption is no file"),
 }
 
 MISSING = ("trigger", "caption")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from engine.dataset.problems import Problem, problem
@@ -38,7 +39,13 @@ class Tree:
 
 def natural_key(path: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
     """Sort key that puts ``img2`` before ``img10`` and a folder's parts one by one; total and deterministic."""
-    return tuple(_part_key(part) for part in path.split(os.sep))
+    folder, separator, name = path.rpartition(os.sep)
+    return (*_folder_key(folder), _part_key(name)) if separator else (_part_key(name),)
+
+
+@lru_cache(1024)  # a hundred thousand pictures lie in a few folders
+def _folder_key(folder: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
+    return tuple(_part_key(part) for part in folder.split(os.sep))
 
 
 def _part_key(part: str) -> tuple[tuple[int, int, str], ...]:

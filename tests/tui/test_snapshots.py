@@ -54,5 +54,10 @@ async def test_filtered_and_sorted(album: Album) -> None:
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, app, "1 plus j plus plus slash 0 0")
         await album.take(pilot, "filter")
+        await press(pilot, app, "space left_parenthesis")
+        await album.take(pilot, "filter-fault")
+        await press(pilot, app, "f1")
+        await album.take(pilot, "filter-help")
+        await press(pilot, app, "escape")
         await press(pilot, app, "escape escape o o o o")
         await album.take(pilot, "sorted")

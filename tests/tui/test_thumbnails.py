@@ -14,7 +14,7 @@ from PIL import Image
 import tui.thumbnails
 from engine.dataset.decoder import Decoder
 from engine.errors import DatasetError
-from tui.thumbnails import SIDE, Thumbnails
+from tui.thumbnails import LARGE_SIDE, SIDE, Thumbnails
 
 
 class CountingDecoder(Decoder):
@@ -67,6 +67,21 @@ def test_a_changed_picture_gets_a_new_thumbnail(tmp_path: Path, decoder: Countin
     os.utime(path, ns=(1, 1))
     thumbnails.load(path)
     assert len(decoder.asked) == 2 and len(files(folder)) == 2
+
+
+def test_a_large_picture_is_kept_in_memory_alone_and_not_for_long(tmp_path: Path, decoder: CountingDecoder) -> None:
+    thumbnails = Thumbnails(decoder, tmp_path / "thumbs")
+    paths = [picture(tmp_path, name) for name in ("a.png", "b.png", "c.png")]
+    for path in (*paths, paths[2]):
+        found = thumbnails.large(path).pixels
+        assert found is not None and found.shape == (LARGE_SIDE // 2, LARGE_SIDE, 3)
+    assert decoder.asked == ["a.png", "b.png", "c.png"] and not files(tmp_path / "thumbs")
+    thumbnails.large(paths[0])
+    thumbnails.forget_large()
+    thumbnails.large(paths[0])
+    assert decoder.asked[3:] == ["a.png", "a.png"]
+    assert "Not a picture" in thumbnails.large(picture(tmp_path, "bad.png")).problem
+    thumbnails.close()
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "large", "empty"])

@@ -78,6 +78,10 @@ class LargePictureScreen(Screen[str | None]):
         self.call_after_refresh(self._show)
         self.set_interval(POLL_S, self._show)
 
+    def on_unmount(self) -> None:
+        """Its pictures take much memory."""
+        self._workplace.thumbnails.forget_large()
+
     def on_resize(self) -> None:
         """Another shape shows another part."""
         self.call_after_refresh(self._show)
