@@ -188,7 +188,7 @@ def _decodable(
             problems.append(from_error(sample.path, "picture", outcome))
             continue
         good[sample.path] = outcome
-        found = decoding_problems(sample.path, outcome.measures, config.background)
+        found = decoding_problems(sample.path, outcome.measures, config)
         problems += [each for each in found if (each.path, each.code) not in known]
     return good
 

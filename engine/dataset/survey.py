@@ -101,10 +101,10 @@ class Surveyor:
                     store.save([path for path in paths if self._store_of(path) is store])
 
 
-def decoding_problems(path: Path, seen: Measures, background: str) -> Iterator[Problem]:
-    """What only a decode tells of a picture that can be trained on."""
-    if seen.transparent > _CLEAR:
-        message = f"Picture: {seen.transparent:.0%} of it is transparent and becomes {background}"
+def decoding_problems(path: Path, seen: Measures, config: DatasetConfig) -> Iterator[Problem]:
+    """What only a decode tells of a picture that can be trained on; transparency that is a mask is meant."""
+    if seen.transparent > _CLEAR and config.masks.source != "alpha":
+        message = f"Picture: {seen.transparent:.0%} of it is transparent and becomes {config.background}"
         hint = "Set dataset.background, or export it without transparency."
         yield problem(path, "transparent", "warning", message, hint, "convert")
     if seen.cmyk:
