@@ -16,7 +16,7 @@ from engine.config import CaptionConfig, DatasetConfig, ModelConfig
 from engine.dataset.problems import Problem
 from engine.dataset.query import Query, query_of
 from engine.dataset.sidecar import MAX_STARS, PictureNotes
-from engine.dataset.tokens import CLIP_LIMIT, TokenCount
+from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer
 from tui.catalog_load import DatasetReader
 from tui.catalog_rows import SORTS, Row, matching, take_notes
 from tui.catalog_thread import WATCHED_S, CatalogThread
@@ -30,6 +30,7 @@ class Catalog(CatalogThread):
 
     Args:
         decoder: opens pictures; one of the catalog's own is made when None.
+        cache: where measures of pictures are kept; without one rows get neither ``sharp`` nor ``twin``.
 
     Attributes:
         version: bumped by every change; screens poll it.
@@ -67,6 +68,11 @@ class Catalog(CatalogThread):
         return self._reader.t5_limit if self._reader else 512
 
     @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer] | None:
+        """CLIP's and T5's, once they are loaded."""
+        return self._reader.tokenizers if self._reader else None
+
+    @property
     def tokenizer_problem(self) -> str:
         """Why there are no token counts; safe to show. Empty when there are, or when it is not known yet."""
         return self._reader.tokenizer_problem if self._reader else ""
@@ -87,6 +93,13 @@ class Catalog(CatalogThread):
             if self._reader is not None:
                 self._reader.tokenizer_problem = ""
                 self._begin_reading()
+
+    def measured(self) -> None:
+        """Say that somebody else measured pictures: what is kept of them is read again."""
+        with self._condition:
+            if self._quality is not None:
+                self._quality.forget()
+                self._condition.notify()
 
     def look(self) -> None:
         """Say that a screen shows the rows: changes on disk are looked for while it does. Called at every poll."""

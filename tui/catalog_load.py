@@ -68,6 +68,8 @@ class DatasetReader:
         self._sidecars: dict[Path, Sidecar | None] = {}
         self._sidecar_marks: dict[Path, Mark] = {}
         self._next_slice = 0
+        self.changes = 0
+        """Bumped when pictures came, went or changed."""
 
     def read(self) -> None:
         """Read all that is not known yet; the names first.
@@ -113,7 +115,7 @@ class DatasetReader:
         failures: list[EngineError] = []
         by_folder: dict[Path, list[tuple[Row, Mapping[str, object]]]] = {}
         for row, notes in changes:
-            by_folder.setdefault(self._folder_of(row.path), []).append((row, notes))
+            by_folder.setdefault(self.folder_of(row.path), []).append((row, notes))
         for folder, noted in by_folder.items():
             try:
                 sidecar = load_sidecar(folder)
@@ -145,7 +147,7 @@ class DatasetReader:
         known = {row.path: row for row in self.rows}
         prefixes = prefixes_of([folder.path for folder in self.dataset.folders])
         rows = [
-            row_of(pair, self.dataset, known.get(pair.path), prefixes.get(self._folder_of(pair.path), ""))
+            row_of(pair, self.dataset, known.get(pair.path), prefixes.get(self.folder_of(pair.path), ""))
             for pair in pairs
         ]
         # A folder that changed while it was walked counts as not seen.
@@ -154,6 +156,7 @@ class DatasetReader:
         self.problems = problems
         if rows != self.rows:
             self.rows = rows
+            self.changes += 1
 
     def _read_notes(self) -> None:
         for folder in dict.fromkeys(folder.path for folder in self.dataset.folders):
@@ -167,7 +170,7 @@ class DatasetReader:
                 self._sidecars[folder] = None
                 self.problems.append(from_error(folder / SIDECAR_NAME, "sidecar", err))
         for row in self.rows:
-            folder = self._folder_of(row.path)
+            folder = self.folder_of(row.path)
             sidecar = self._sidecars.get(folder)
             known = sidecar is not None and sidecar.pictures
             notes = sidecar.of(place_of(row.path, folder)) if sidecar and known else PictureNotes()
@@ -185,6 +188,7 @@ class DatasetReader:
             for row, outcome in zip(some, self._decoder().probe_many([row.path for row in some]), strict=True):
                 take_info(row, outcome, self.dataset)
                 row.picture_mark = marks[row]
+        self.changes += bool(changed)
 
     def _count(self, rows: Sequence[Row]) -> None:
         wanted = [
@@ -229,7 +233,8 @@ class DatasetReader:
                 self._told = time.monotonic()
                 self._tell()
 
-    def _folder_of(self, picture: Path) -> Path:
+    def folder_of(self, picture: Path) -> Path:
+        """The dataset's folder that a picture belongs to."""
         folders = self.dataset.folders
         return folders[0].path if len(folders) == 1 else folder_of(picture, folders)
 

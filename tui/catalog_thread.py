@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from engine.dataset.decoder import Decoder
 from engine.dataset.problems import Problem
 from engine.errors import DatasetError, EngineError
 from tui.catalog_load import DatasetReader
+from tui.catalog_quality import CatalogQuality
 from tui.catalog_rows import Row
 
 LOOK_S = 3.0
@@ -35,7 +37,7 @@ _BROKEN = (
 class CatalogThread:
     """What the catalog does behind the screen's back; the attributes are described at the catalog."""
 
-    def __init__(self, decoder: Decoder | None = None) -> None:
+    def __init__(self, decoder: Decoder | None = None, cache: Path | None = None) -> None:
         self.version = 0
         self.state = "empty"
         self.error: EngineError | None = None
@@ -53,6 +55,7 @@ class CatalogThread:
         self._edited: dict[Row, None] = {}
         self._watched = 0.0
         self._look_due = 0.0
+        self._quality = CatalogQuality(cache) if cache is not None else None
 
     def close(self) -> None:
         """Write what is not written yet and end the thread."""
@@ -116,7 +119,11 @@ class CatalogThread:
             return None
         if self._read_wanted:
             return self._read
-        return self._look if self._idle_s() == 0.0 else None
+        if (idle := self._idle_s()) == 0.0:
+            return self._look
+        if idle is None or self._quality is None or self.state != "ready":
+            return None
+        return self._measure if self._quality.wants(self._reader) else None
 
     def _idle_s(self) -> float | None:
         """Time until the next look is due; None while no screen looks."""
@@ -179,6 +186,12 @@ class CatalogThread:
             changed = True
         if changed or self.error is not None:
             self._read_wanted = True
+
+    def _measure(self) -> None:
+        """A portion of what pixels tell, when nothing else is to be done."""
+        reader = self._reader
+        if reader is not None and self._quality is not None and self._quality.work(reader, self._the_decoder()):
+            self._tell()
 
 
 def _as_error(found: Problem) -> EngineError:

@@ -34,6 +34,24 @@ def _known_keys(keys: str) -> str:
     return check_keys(keys)
 
 
+class Commands(Part):
+    """Programs of the user's that make a picture of a copy; run on request, never by a shell.
+
+    A list of words: the program and its arguments, with ``{in}`` for the file to read and ``{out}`` for the PNG to
+    write, for example ``upscale = ["upscayl-bin", "-i", "{in}", "-o", "{out}"]``.
+    """
+
+    upscale: tuple[str, ...] = ()
+    background: tuple[str, ...] = ()
+
+    @field_validator("upscale", "background")
+    @classmethod
+    def _with_places(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if words and not all(any(place in word for word in words[1:]) for place in ("{in}", "{out}")):
+            raise ValueError("needs a program, and {in} and {out} among its arguments")
+        return words
+
+
 class Settings(Part):
     """All there is to set."""
 
@@ -58,6 +76,7 @@ class Settings(Part):
     """Other keys for commands: a command's id and its keys, for example ``"run.pause" = "p,f9"``."""
     model_folders: tuple[str, ...] = ()
     """Folders that are searched for models first."""
+    commands: Commands = Commands()
 
     @field_validator("keymap", mode="before")
     @classmethod

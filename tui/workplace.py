@@ -106,7 +106,7 @@ class Workplace:
         """The dataset's rows."""
         from tui.catalog import Catalog
 
-        return Catalog(self.decoder)
+        return Catalog(self.decoder, default_cache_dir())
 
     @cached_property
     def thumbnails(self) -> Thumbnails:

@@ -25,6 +25,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _WILDCARD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
+class CaptionEncoding(DatasetError):
+    """A caption's bytes are no UTF-8, nor UTF-16 with a byte-order mark."""
+
+
 def read_caption(path: Path) -> str:
     """Return a caption file's whole text: line ends made ``\\n``, space around it stripped, byte-order mark gone.
 
@@ -60,7 +64,7 @@ def _decode(data: bytes, path: Path) -> str:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as err:
         preview = data[max(0, err.start - 4) : err.start + 12].hex(" ")
-        raise DatasetError(
+        raise CaptionEncoding(
             f"A caption is not {'UTF-16' if wide else 'UTF-8'}",
             f"{safe_text(path)}: byte {err.start} of {len(data)} fits no such text; the bytes around it: {preview}",
             "Save it as UTF-8 in an editor or, once you know its encoding, convert it: "

@@ -1,7 +1,8 @@
 """A report on a dataset: every picture with caption, repeats, bucket and crop, and every problem found.
 
-Plain values that JSON can carry. Unlike a scan it decodes each picture wholly, because truncation and transparency
-show only so; several decoders share the work.
+Unlike a scan it decodes each picture, because truncation, blur and copies show only so; what was measured is kept in
+the cache. :func:`check_dataset` gives plain values that JSON can carry, :func:`inspect_dataset` the problems
+themselves.
 """
 
 from __future__ import annotations
@@ -9,26 +10,34 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.config import DatasetConfig
+from engine.dataset.balance import Part, balance
 from engine.dataset.buckets import Placement, place
 from engine.dataset.captions import final_caption
-from engine.dataset.decoder import Decoder, ImageInfo
+from engine.dataset.decoder import Decoder
+from engine.dataset.pairs import PICTURES
 from engine.dataset.problems import Problem, from_error, problem
-from engine.dataset.scan import Sample, collect, picture_warnings
+from engine.dataset.quality_check import Measured, quality_problems
+from engine.dataset.quality_store import Kept
+from engine.dataset.scan import Sample, collect
 from engine.dataset.sidecar import SIDECAR_NAME
+from engine.dataset.survey import Surveyor, decoding_problems
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer, count_tokens
+from engine.dataset.variety import Band, count_problems, style_problems, variety_problems
+from engine.dataset.walk import natural_key, walk
 from engine.errors import DatasetError
 from engine.text import safe_text
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 _MUCH_CROPPED = 0.35
 """Part of a picture that may be lost to the crop without a warning."""
 _MUCH_ENLARGED = 2.0
+_LONG = 2.5
+"""Times a picture may be longer than it is wide, or the other way, without a word."""
 
 Progress = Callable[[int, int], None]
 
@@ -42,6 +51,8 @@ class _Row:
     text: str
     """What is trained on; for captions that change from epoch to epoch, epoch 0's."""
     tokens: TokenCount | None
+    seen: Kept | None
+    """What its pixels tell; None where they were not looked at."""
 
     @property
     def enlarged(self) -> float:
@@ -55,26 +66,61 @@ class _Row:
         return place.bucket_w * place.bucket_h / (place.resized_w * place.resized_h)
 
 
-def check_dataset(
-    config: DatasetConfig,
-    *,
-    seed: int = 42,
-    decode: bool = True,
-    tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
-    t5_limit: int = 512,
-    batch_size: int = 1,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Options:
+    """What a check takes into account beside the dataset's settings.
+
+    Attributes:
+        seed: of the captions' draws.
+        decode: decode each picture; False reads headers only.
+        tokenizers: CLIP's and T5's; captions are counted where they are given.
+        t5_limit: tokens T5 reads for this model: 512 for dev, 256 for schnell.
+        batch_size: buckets with fewer pictures than this are reported.
+        held_out: a folder of pictures that are measured and must not be trained on.
+        band: how many pictures are wanted.
+        cache: folder in which is kept what was measured; None keeps nothing.
+        progress: called with (done, total) pictures, first over the headers, then over the decoded pictures.
+        stop: asked between pictures; True ends the check.
+    """
+
+    seed: int = 42
+    decode: bool = True
+    tokenizers: tuple[Tokenizer, Tokenizer] | None = None
+    t5_limit: int = 512
+    batch_size: int = 1
+    held_out: Path | None = None
+    band: Band | None = None
+    cache: Path | None = None
+    progress: Progress | None = None
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a check found."""
+
+    rows: tuple[_Row, ...]
+    problems: tuple[Problem, ...]
+    buckets: tuple[dict[str, Any], ...]
+    excluded: int = 0
+    """Pictures that the user left out."""
+
+    @property
+    def balance(self) -> tuple[Part, ...]:
+        """How often an epoch shows each folder."""
+        return balance(
+            (os.path.dirname(row.sample.name) or safe_text(row.sample.path.parent.name, 120), row.sample.repeats,
+             row.sample.regularization)
+            for row in self.rows
+        )  # fmt: skip
+
+
+def check_dataset(config: DatasetConfig, **options: Any) -> dict[str, Any]:
     """Look at everything in a dataset and report it.
 
     Args:
         config: the dataset's settings.
-        seed: of the captions' draws.
-        decode: decode each picture wholly; False reads headers only.
-        tokenizers: CLIP's and T5's; captions are counted where they are given.
-        t5_limit: tokens T5 reads for this model: 512 for dev, 256 for schnell.
-        batch_size: buckets with fewer pictures than this are reported.
-        progress: called with (done, total) pictures, first over the headers, then over the decoded pictures.
+        options: see :class:`Options`.
 
     Returns:
         ``summary``, ``images``, ``buckets`` and ``problems``. With ``summary.errors`` at 0 the dataset can be trained
@@ -83,81 +129,118 @@ def check_dataset(
     Raises:
         ConfigError: the bucket settings allow no bucket.
     """
+    found = inspect_dataset(config, Options(**options))
+    codes = _codes_by_path(found.problems)
+    return {
+        "version": REPORT_VERSION,
+        "folders": [str(folder.path) for folder in config.folders],
+        "resolution": config.resolution,
+        "summary": _summary(found),
+        "images": [_image(row, codes) for row in found.rows],
+        "buckets": list(found.buckets),
+        "balance": [vars(part) for part in found.balance],
+        "problems": [each.plain() for each in found.problems],
+    }
+
+
+def inspect_dataset(config: DatasetConfig, options: Options) -> Inspection:
+    """Find everything that is wrong with a dataset, or good to know.
+
+    Raises:
+        ConfigError: the bucket settings allow no bucket.
+        Stopped: ``options.stop`` said so.
+    """
     with Decoder(config.max_megapixels) as decoder:
-        scan = collect(config, decoder, progress)
+        scan = collect(config, decoder, options.progress)
     problems = list(scan.problems)
-    samples = _decodable(scan.samples, config, problems, progress) if decode else list(scan.samples)
-    rows = _rows(samples, config, seed, tokenizers)
-    problems += _mask_problems(rows, config) if decode else []
+    surveyor = Surveyor(config, options.cache, options.stop)
+    kept = _decodable(scan.samples, config, surveyor, problems, options.progress) if options.decode else {}
+    samples = [sample for sample in scan.samples if not options.decode or sample.path in kept]
+    rows = _rows(samples, config, options, kept)
+    problems += _mask_problems(rows, config) if options.decode else []
     for row in rows:
-        problems += _row_problems(row, t5_limit)
+        problems += _row_problems(row, options.t5_limit)
     problems += _same_files(rows)
     buckets = _buckets(rows)
-    problems += _bucket_problems(buckets, batch_size)
+    problems += _bucket_problems(buckets, options.batch_size)
+    problems += _set_problems(rows, config, options, surveyor)
     errors = any(found.severity == "error" for found in problems)
     if not errors and all(sample.regularization for sample in samples):
         hint = "Add a folder with pictures of what the LoRA is to learn, and a caption file beside each."
         if scan.excluded:
             hint = f"{scan.excluded} pictures are excluded in {SIDECAR_NAME}: take some in again."
         problems.append(problem(config.folders[0].path, "nothing", "error", "Nothing to train on", hint))
-    codes = _codes_by_path(problems)
-    return {
-        "version": REPORT_VERSION,
-        "folders": [str(folder.path) for folder in config.folders],
-        "resolution": config.resolution,
-        "summary": _summary(rows, problems) | {"excluded": scan.excluded},
-        "images": [_image(row, codes) for row in rows],
-        "buckets": buckets,
-        "problems": [vars(found) for found in problems],
-    }
+    return Inspection(tuple(rows), tuple(problems), tuple(buckets), scan.excluded)
 
 
 def _decodable(
-    samples: tuple[Sample, ...], config: DatasetConfig, problems: list[Problem], progress: Progress | None
-) -> list[Sample]:
-    """The samples that decode wholly; the others, and what decoding tells of them, become problems."""
+    samples: tuple[Sample, ...],
+    config: DatasetConfig,
+    surveyor: Surveyor,
+    problems: list[Problem],
+    progress: Progress | None,
+) -> dict[Path, Kept]:
+    """What the samples that decode show; the others, and what decoding tells of them, become problems."""
     known = {(found.path, found.code) for found in problems}
-    good: list[Sample] = []
-    for done, (sample, outcome) in enumerate(zip(samples, _verify_all(samples, config), strict=True), start=1):
+    good: dict[Path, Kept] = {}
+    for sample, outcome in zip(samples, surveyor.survey([sample.path for sample in samples], progress), strict=True):
         if isinstance(outcome, DatasetError):
             problems.append(from_error(sample.path, "picture", outcome))
-        else:
-            good.append(sample)
-            found = picture_warnings(sample.path, outcome)
-            problems += [warning for warning in found if (warning.path, warning.code) not in known]
-        if progress is not None:
-            progress(done, len(samples))
+            continue
+        good[sample.path] = outcome
+        found = decoding_problems(sample.path, outcome.measures, config)
+        problems += [each for each in found if (each.path, each.code) not in known]
     return good
 
 
-def _verify_all(samples: tuple[Sample, ...], config: DatasetConfig) -> Iterator[ImageInfo | DatasetError]:
-    """Decode with as many children as there are processors, four at most; results in order."""
-    workers = min(4, os.cpu_count() or 1, max(1, len(samples)))
-    with ExitStack() as stack:
-        decoders = [stack.enter_context(Decoder(config.max_megapixels)) for _ in range(workers)]
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
-
-        def verified(job: tuple[int, Sample]) -> ImageInfo | DatasetError:
-            try:
-                return decoders[job[0] % workers].verify(job[1].path, config.background)
-            except DatasetError as err:
-                return err
-
-        yield from pool.map(verified, enumerate(samples))
+def _set_problems(rows: list[_Row], config: DatasetConfig, options: Options, surveyor: Surveyor) -> Iterator[Problem]:
+    """What shows only in all pictures together."""
+    concept = [row for row in rows if not row.sample.regularization]
+    folder = config.folders[0].path
+    seen = [_measured(row) for row in rows if row.seen is not None]
+    yield from quality_problems(seen, _held_out(options.held_out, surveyor))
+    captions = [row.sample.caption for row in concept]
+    if options.band is not None and concept:
+        yield from count_problems(len(concept), options.band, folder)
+    yield from style_problems(captions, folder)
+    yield from variety_problems(captions, [each for each in seen if not each.regularization], folder)
 
 
-def _rows(
-    samples: list[Sample], config: DatasetConfig, seed: int, tokenizers: tuple[Tokenizer, Tokenizer] | None
-) -> list[_Row]:
+def _measured(row: _Row) -> Measured:
+    assert row.seen is not None
+    sample = row.sample
+    cropped = sample.box is not None
+    return Measured(sample.path, sample.name, *sample.picture_size, row.seen, cropped, sample.regularization)
+
+
+def _held_out(folder: Path | None, surveyor: Surveyor) -> list[Measured]:
+    """The pictures that must not be trained on; one that cannot be read is told where it is measured."""
+    if folder is None:
+        return []
+    paths = [
+        Path(directory, name)
+        for directory, names in walk(folder).directories.items()
+        for name in sorted(names, key=natural_key)
+        if os.path.splitext(name)[1].lower() in PICTURES
+    ]
+    seen = zip(paths, surveyor.survey(paths), strict=True)
+    return [Measured(path, safe_text(path.name), 0, 0, kept) for path, kept in seen if isinstance(kept, Kept)]
+
+
+def _rows(samples: list[Sample], config: DatasetConfig, options: Options, kept: dict[Path, Kept]) -> list[_Row]:
     captions = config.captions
     texts = [
-        final_caption(sample.caption, captions, seed, 0, sample.index, sample.regularization) for sample in samples
+        final_caption(sample.caption, captions, options.seed, 0, sample.index, sample.regularization)
+        for sample in samples
     ]
-    counts = count_tokens(texts, *tokenizers) if tokenizers else [None] * len(texts)
+    counts = count_tokens(texts, *options.tokenizers) if options.tokenizers else [None] * len(texts)
     return [
-        _Row(sample, place(sample.width, sample.height, config.resolution, config.buckets), text, count)
+        _Row(
+            sample, place(sample.width, sample.height, config.resolution, config.buckets), text, count,
+            kept.get(sample.path),
+        )
         for sample, text, count in zip(samples, texts, counts, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
@@ -166,10 +249,14 @@ def _row_problems(row: _Row, t5_limit: int) -> Iterator[Problem]:
         size = f"{row.sample.width} x {row.sample.height}"
         message = f"The picture is small ({size}) and enlarged {row.enlarged:.1f} times"
         hint = "Use a larger original, a lower resolution, or dataset.buckets.no_upscale."
-        yield problem(path, "enlarged", "warning", message, hint)
+        yield problem(path, "enlarged", "warning", message, hint, "exclude")
     if 1 - row.kept > _MUCH_CROPPED:
         message = f"The crop keeps only {row.kept:.0%} of the picture"
         yield problem(path, "cropped", "warning", message, "Crop it yourself to what matters, or widen the buckets.")
+    elif max(row.sample.width, row.sample.height) > _LONG * min(row.sample.width, row.sample.height):
+        times = max(row.sample.width, row.sample.height) / min(row.sample.width, row.sample.height)
+        message = f"An odd shape: its sides are 1 to {times:.1f}"
+        yield problem(path, "odd-shape", "warning", message, "Crop it to what matters: FLUX.1 saw few of that shape.")
     if row.tokens and row.tokens.t5 > t5_limit:
         message = f"The caption has {row.tokens.t5} T5 tokens; what follows token {t5_limit} is not read"
         yield problem(path, "t5-overflow", "warning", message, "Shorten it.")
@@ -231,7 +318,7 @@ def _bucket_problems(buckets: list[dict[str, Any]], batch_size: int) -> Iterator
             yield problem(f"{width}x{height}", "small-bucket", "warning", message, hint)
 
 
-def _codes_by_path(problems: list[Problem]) -> dict[str, list[str]]:
+def _codes_by_path(problems: tuple[Problem, ...]) -> dict[str, list[str]]:
     codes: dict[str, list[str]] = defaultdict(list)
     for found in problems:
         codes[found.path].append(found.code)
@@ -263,8 +350,9 @@ def _image(row: _Row, codes: dict[str, list[str]]) -> dict[str, Any]:
     }
 
 
-def _summary(rows: list[_Row], problems: list[Problem]) -> dict[str, Any]:
-    severities = Counter(found.severity for found in problems)
+def _summary(found: Inspection) -> dict[str, Any]:
+    severities = Counter(each.severity for each in found.problems)
+    rows = found.rows
     return {
         "images": len(rows),
         "regularization_images": sum(row.sample.regularization for row in rows),
@@ -272,4 +360,6 @@ def _summary(rows: list[_Row], problems: list[Problem]) -> dict[str, Any]:
         "buckets": len({(row.placement.bucket_w, row.placement.bucket_h) for row in rows}),
         "errors": severities["error"],
         "warnings": severities["warning"],
+        "notes": severities["note"],
+        "excluded": found.excluded,
     }

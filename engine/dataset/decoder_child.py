@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from PIL import AvifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from engine.dataset.magic import MEND, unknown
 from engine.dataset.regular import open_regular
 from engine.errors import DatasetError
 from engine.text import safe_text
@@ -54,23 +55,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
-_MAGIC = (
-    (b"GIF8", "a GIF"), (b"8BPS", "a Photoshop file"), (b"%!PS", "a PostScript file"), (b"%PDF", "a PDF"),
-    (b"\xff\x0a", "a JPEG XL picture"), (b"\0\0\0\x0cJXL ", "a JPEG XL picture"), (b"SIMPLE  =", "a FITS file"),
-    (b"qoif", "a QOI picture"), (b"DDS ", "a DDS texture"), (b"PK\x03\x04", "a zip archive"),
-    (b"<svg", "an SVG drawing"), (b"<?xml", "an XML or SVG file"), (b"<", "a web page"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"), (b"\0\0\x01\0", "an icon"),
-)  # fmt: skip
-_OWN_MAGIC = (
-    (b"\x89PNG", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF", "WebP"),
-)  # fmt: skip
-_BRANDS = {
-    b"heic": "a HEIC picture",
-    b"heix": "a HEIC picture",
-    b"mif1": "a HEIF picture",
-    b"avif": "an AVIF picture",
-}
-_MEND = "Open and save it again with a picture editor, replace it, or remove it."
 
 _FORBIDDEN = (
     "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pty.", "ctypes.",
@@ -155,7 +139,7 @@ def _serve(path: str, request: dict[str, Any]) -> Reply:
         return _failed("A picture is too large", detail, "Scale it down, or remove it.")
     except _BROKEN as err:
         what = safe_text(err, 300) or type(err).__name__
-        return _failed("A picture is broken", f"{safe_text(path)}: {what}", _MEND)
+        return _failed("A picture is broken", f"{safe_text(path)}: {what}", MEND)
 
 
 def _failed(title: str, detail: str, hint: str) -> Reply:
@@ -179,7 +163,7 @@ def _opened(path: str, file: IO[bytes], head: bytes, max_pixels: int) -> Iterato
     try:
         picture = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as err:
-        raise _unknown(path, head) from err
+        raise unknown(path, head) from err
     with picture:
         _check_size(path, *picture.size, max_pixels)
         if picture.mode in _REFUSED_MODES:
@@ -189,22 +173,6 @@ def _opened(path: str, file: IO[bytes], head: bytes, max_pixels: int) -> Iterato
                 "Export it as 8-bit or 16-bit RGB or greyscale.",
             )
         yield picture
-
-
-def _unknown(path: str, head: bytes) -> DatasetError:
-    """Why Pillow knows no picture in a file that starts with ``head``."""
-    shown = safe_text(path)
-    own = next((name for magic, name in _OWN_MAGIC if head.startswith(magic)), None)
-    if own or (head[4:12] == b"ftypavif" and "AVIF" in Image.OPEN):
-        detail = f"{shown} starts like a {own or 'AVIF'} file, but its header is damaged or of a rare kind"
-        return DatasetError("A picture is broken", detail, _MEND)
-    start = head.lstrip()
-    found = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
-    if head[4:8] == b"ftyp":
-        found = _BRANDS.get(head[8:12], "a video or another picture format")
-    detail = f"{shown} is {found}" if found else f"{shown} starts with {head[:8].hex(' ')}"
-    known = "JPEG, PNG, WebP, BMP, TIFF" + (" or AVIF" if "AVIF" in Image.OPEN else "")
-    return DatasetError("Not a picture that can be read", detail, f"Convert it to {known}, or remove it.")
 
 
 def _check_size(path: str, width: int, height: int, max_pixels: int) -> None:
@@ -238,7 +206,8 @@ def _info(picture: Image.Image, orientation: int, warnings: list[list[str]]) -> 
         width, height = height, width
     if getattr(picture, "is_animated", False) and picture.format != "MPO":
         warnings.append(["animated", "it has several frames or pages; only the first is used"])
-    return {"width": width, "height": height, "format": picture.format, "warnings": warnings}
+    told = {"width": width, "height": height, "format": picture.format, "warnings": warnings}
+    return told | {"turned": orientation, "mode": picture.mode}
 
 
 def _plain_webp(head: bytes, size: int) -> tuple[int, int] | None:
@@ -268,11 +237,47 @@ def _verify(picture: Image.Image, request: dict[str, Any]) -> Reply:
     warnings: list[list[str]] = []
     info = _info(picture, _orientation(picture, warnings), warnings)
     picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
-    share = _flattened(picture, request["background"])[1]
-    if share > 0.01:
-        colour = request["background"]
-        warnings.append(["transparent", f"{share:.0%} of it is transparent and becomes {colour}"])
+    _warn_of_transparency(_flattened(picture, request["background"])[1], request["background"], warnings)
     return info, b""
+
+
+def _warn_of_transparency(share: float, colour: str, warnings: list[list[str]]) -> None:
+    if share > 0.01:
+        warnings.append(["transparent", f"{share:.0%} of it is transparent and becomes {colour}"])
+
+
+def _look(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    """What a picture's quality is told by: itself made small, and its middle as it is.
+
+    A large JPEG is decoded coarsely, as whatever is made small may be: it has no middle then, and tells how strongly
+    it was quantised.
+    """
+    warnings: list[list[str]] = []
+    orientation = _orientation(picture, warnings)
+    info, size, side = _info(picture, orientation, warnings), picture.size, request["max_side"]
+    told = info | {"quantised": _quantised(picture)}
+    picture.draft(None, (side, side))
+    whole = picture.size == size
+    rgb, share = _flattened(picture, request["background"])
+    _warn_of_transparency(share, request["background"], warnings)
+    patch = _middle(rgb, request["patch"] if whole else 0)
+    rgb = rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+    rgb.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    told |= {"size": rgb.size, "patch": patch.size, "transparent": share}
+    return told, rgb.tobytes() + patch.tobytes()
+
+
+def _middle(rgb: Image.Image, side: int) -> Image.Image:
+    """A copy of the middle, from a multiple of 8 on: a JPEG's blocks begin at the file's own upper left corner."""
+    left, top = (max(0, (extent - side) // 2) // 8 * 8 for extent in rgb.size)
+    right, bottom = min(rgb.width, left + side), min(rgb.height, top + side)
+    return rgb.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
+
+
+def _quantised(picture: Image.Image) -> float:
+    """Mean divisor of a JPEG's brightness; 0 where it tells none. The standard's own table, quality 50, has 58."""
+    table = (getattr(picture, "quantization", None) or {}).get(0, ())
+    return sum(table) / len(table) if len(table) else 0.0
 
 
 def _pixels(picture: Image.Image, request: dict[str, Any]) -> Reply:
@@ -387,4 +392,6 @@ def _white_is_zero(picture: Image.Image) -> bool:
     return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(262) == 0
 
 
-_OPERATIONS = {"probe": _probe, "verify": _verify, "pixels": _pixels, "mask": _mask, "thumbnail": _thumbnail}
+_OPERATIONS = {
+    "probe": _probe, "verify": _verify, "look": _look, "pixels": _pixels, "mask": _mask, "thumbnail": _thumbnail,
+}  # fmt: skip

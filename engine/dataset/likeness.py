@@ -7,7 +7,7 @@ picture is not recognised.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +44,27 @@ def alike(looks: Sequence[Look], near: float = NEAR) -> list[list[int]]:
             number = parent[number]
         return number
 
-    for number in range(len(looks) - 1):
-        distances = np.abs(table[number + 1 :] - table[number]).mean(axis=1)
-        for other in np.flatnonzero(distances < near):
-            parent[root(number + 1 + int(other))] = root(number)
+    for number, others in near_pairs(table, near):
+        for other in others:
+            parent[root(other)] = root(number)
     groups: dict[int, list[int]] = {}
     for number in range(len(looks)):
         groups.setdefault(root(number), []).append(number)
     return list(groups.values())
+
+
+def near_pairs(table: NDArray[np.float32], near: float = NEAR) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """For each picture the near ones that are lighter or as light; every pair once.
+
+    The mean difference of two pictures is at least that of their mean colours, of the whole or of parts: most pairs
+    are told apart by one number or by a few, the rest by all of them.
+    """
+    parts = table.reshape(len(table), 4, CELLS // 4, 4, CELLS // 4, 3).mean(axis=(2, 4)).reshape(len(table), -1)
+    light = table.mean(axis=1)
+    order = np.argsort(light, kind="stable")
+    # A little more than the limit: sums of many numbers are rounded.
+    ends = np.searchsorted(light[order], light[order] + near * 1.001, side="right")
+    for place, end in enumerate(ends):
+        number, others = int(order[place]), order[place + 1 : end]
+        others = others[np.abs(parts[others] - parts[number]).mean(axis=1) < near * 1.001]
+        yield number, others[np.abs(table[others] - table[number]).mean(axis=1) < near]

@@ -127,6 +127,7 @@ def _shared_stem(directory: str, stem: str, same: list[str]) -> Problem:
         "error",
         f"{' and '.join(same)} lie in one folder and would share the caption of {stem!r}",
         "Rename or remove all but one; none of them is used until then.",
+        "rename",
     )
 
 

@@ -15,13 +15,13 @@ from types import MappingProxyType
 
 from engine.config import DatasetConfig
 from engine.dataset.buckets import place
-from engine.dataset.captions import read_caption
+from engine.dataset.captions import CaptionEncoding, read_caption
 from engine.dataset.crops import fits, trained_size, used_crop
 from engine.dataset.decoder import Decoder, ImageInfo
 from engine.dataset.masks import masks_folder
 from engine.dataset.noted import trained
 from engine.dataset.pairs import Pair, pairs_of
-from engine.dataset.problems import Problem, from_error, problem
+from engine.dataset.problems import Fix, Problem, from_error, problem
 from engine.dataset.regular import file_digest
 from engine.dataset.sidecar import SIDECAR_NAME, Crop
 from engine.dataset.walk import natural_key, walk
@@ -39,7 +39,7 @@ _HINTS = {
     "transparent": "Set dataset.background, or export it without transparency.",
 }
 
-
+_FIXES: dict[str, Fix] = {"animated": "convert", "transparent": "convert"}
 _GOES_ON = ": the run goes on with the text it had"
 
 
@@ -246,7 +246,10 @@ def crop_problem(path: Path, crop: Crop, width: int, height: int) -> Problem:
 
 def picture_warnings(path: str | Path, info: ImageInfo) -> list[Problem]:
     """What the decoder remarked about a picture, as problems."""
-    return [problem(path, code, "warning", f"Picture: {text}", _HINTS.get(code, "")) for code, text in info.warnings]
+    return [
+        problem(path, code, "warning", f"Picture: {text}", _HINTS.get(code, ""), _FIXES.get(code, ""))
+        for code, text in info.warnings
+    ]
 
 
 def caption_of(pair: Pair, config: DatasetConfig, problems: list[Problem], known: str | None = None) -> str | None:
@@ -263,7 +266,7 @@ def caption_of(pair: Pair, config: DatasetConfig, problems: list[Problem], known
     try:
         text = read_caption(pair.caption)
     except DatasetError as err:
-        found = from_error(pair.caption, "caption", err)
+        found = from_error(pair.caption, "caption", err, "encoding" if isinstance(err, CaptionEncoding) else "")
         if known is not None:
             found = replace(found, severity="warning", message=found.message + _GOES_ON)
         problems.append(found)

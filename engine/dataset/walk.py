@@ -1,7 +1,8 @@
 """Walking a dataset's folder: which regular files lie in it, in natural order.
 
 Never follows a link out of the folder, never visits a folder twice, goes 16 levels deep at most. What it leaves out
-for a reason that the user should know becomes a problem; dotfiles and dot-folders are left out quietly.
+for a reason that the user should know becomes a problem; dotfiles, dot-folders and kept originals are left out
+quietly.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from engine.dataset.problems import Problem, problem
 
 MAX_DEPTH = 16
 MAX_ENTRIES = 1_000_000
+
+ORIGINALS_NOTE = "lorakiln-originals.txt"
+"""A folder with a file of this name holds what was replaced: it is no part of the dataset."""
 
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -74,6 +78,8 @@ def walk(root: Path, recursive: bool = True, leave_out: Path | None = None) -> T
         if not _first_visit(directory, visited):
             continue
         names, folders = _list(directory, real_root, tree.problems)
+        if ORIGINALS_NOTE in names and depth:
+            continue
         tree.directories[directory] = sorted(names)
         entries += len(names) + len(folders)
         if entries > MAX_ENTRIES:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kinds_quality import make_quality_file, read_quality_file
 from kinds_screen import (
     DETECTED,
     make_judged_file,
@@ -525,6 +526,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("packed base copy", ("engine.memory.packed_copy",), _make_copy, _read_copy, "written anew", bound=True,
          costly=True),
     Kind("thumbnail", ("tui.thumbnails",), _make_thumbnail, _read_thumbnail, "made again"),
+    Kind("measures of pictures", ("engine.dataset.quality_store",), make_quality_file, read_quality_file,
+         "measured again", costly=True),
     Kind("measured runs", ("profiles.measured",), _make_measured, _read_measured, "set aside, and said"),
     Kind("session", ("tui.session",), make_session_file, read_session_file, "set aside"),
     Kind("opinions on epochs", ("tui.judged",), make_judged_file, read_judged_file, "set aside"),

@@ -27,8 +27,9 @@ READS_OF = frozenset({
 EXCUSED = {
     "engine.cache.masks": "digests of masks: damaged ones are the corpus of the decoder's tests",
     "engine.config_writer": "edits the text of a configuration that engine.config_file has read and checks again",
-    "engine.dataset.decoder": "messages of the decoder's process, which may be hostile: its tests",
+    "engine.dataset.decoder_pipe": "messages of the decoder's process, which may be hostile: its tests",
     "engine.dataset.decoder_child": "pictures: the corpus of the decoder's tests",
+    "engine.dataset.mend": "captions of unknown encoding, whose text people read before it is believed: its tests",
     "engine.dataset.regular": "hands out bytes of any file; who asks for them is listed",
     "engine.dataset.scan": "digests of pictures: damaged ones are the corpus of the decoder's tests",
     "engine.files": "asks for locks, flushes, and reads the system's files of this process",
@@ -57,6 +58,7 @@ EXCUSED = {
     "tui.foreground": "the empty device",
     "tui.headless": "the empty device",
     "tui.last_words": "the system's files",
+    "tui.outside": "the last words of a program of the user's, for people",
     "tui.screens.form_writing": "compares a file's text with what is to be written",
     "tui.setup.choices": "values of the form, which the session keeps",
     "tui.setup.form": "values of the form, which the session keeps",

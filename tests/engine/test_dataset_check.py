@@ -41,7 +41,7 @@ def test_report_of_a_sound_dataset(tmp_path: Path) -> None:
     assert json.loads(json.dumps(report)) == report
     assert report["summary"] == {
         "images": 1, "regularization_images": 0, "per_epoch": 2, "buckets": 1, "errors": 0, "warnings": 0,
-        "excluded": 0,
+        "notes": 0, "excluded": 0,
     }  # fmt: skip
     assert report["buckets"] == [{"bucket": [64, 64], "images": 1, "per_epoch": 2}]
     (image,) = report["images"]
@@ -83,7 +83,7 @@ def test_crops_and_enlargements(tmp_path: Path) -> None:
     """A panorama in a square and a stamp at full size are questioned."""
     picture_file(tmp_path, "wide.png", width=300, height=100)
     picture_file(tmp_path, "tiny.png", width=20, height=20)
-    report = check_dataset(settings(tmp_path, buckets=BucketConfig(enabled=False)))
+    report = check_dataset(settings(tmp_path, buckets=BucketConfig(enabled=False)), decode=False)
     assert codes(report) == ["cropped", "enlarged"]
     assert "33%" in report["problems"][1]["message"] and "3.2 times" in report["problems"][0]["message"]
 
@@ -94,7 +94,7 @@ def test_tokens_are_counted_against_their_limits(tmp_path: Path) -> None:
     picture_file(tmp_path, "b.png", caption="two words")
     picture_file(tmp_path, "c.png", caption="word " * 90)
     words = Words()
-    report = check_dataset(settings(tmp_path), tokenizers=(words, words), t5_limit=80)
+    report = check_dataset(settings(tmp_path), tokenizers=(words, words), t5_limit=80, decode=False)
     assert [image["tokens"] for image in report["images"]] == [{"clip": 4, "t5": 4}] * 2 + [{"clip": 92, "t5": 92}]
     assert words.asked == 4 and codes(report) == ["clip-overflow", "t5-overflow"]
     assert count_tokens(["a"], words, words) == [TokenCount(3, 3)]

@@ -53,6 +53,7 @@ OUTSIDE = re.compile(r"(json|tomllib|tomlkit)\.(loads?|parse)|struct\.unpack(_fr
 
 NO_TARGET = {
     "engine.dataset.decoder": "replies of our own child; hostile pictures have tests of their own",
+    "engine.dataset.decoder_pipe": "messages of our own child; hostile pictures have tests of their own",
     "engine.dataset.decoder_child": "requests of our own parent; hostile pictures have tests of their own",
     "engine.hardware.software": "lines of our own child, which runs our own module",
     "engine.memory.pinned": "memory of our own making",

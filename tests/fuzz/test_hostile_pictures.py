@@ -58,7 +58,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Expectation]:
 @pytest.fixture
 def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every decoder started from here on has a child that does what a picture's name says."""
-    monkeypatch.setattr("engine.dataset.decoder._BOOT", BOOT)
+    monkeypatch.setattr("engine.dataset.decoder_pipe._BOOT", BOOT)
 
 
 @contextlib.contextmanager

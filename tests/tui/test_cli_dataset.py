@@ -52,6 +52,33 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report["images"][0]["caption"] == "a red cup" and report["resolution"] == 512
 
 
+def test_findings_are_grouped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What many pictures have is told once, with the first of them; folders with their share of an epoch."""
+    for number in range(12):
+        picture(tmp_path / "a", f"{number}.png", None)
+    for name in ("x.png", "y.png"):
+        picture(tmp_path / "3_b", name)
+    command = ["dataset", "check", str(tmp_path), "--resolution", "256", "--recipe", "character"]
+    assert main(command) == 1
+    out = capsys.readouterr().out
+    assert "error    No caption: 12" in out and "and 2 more; --all names them" in out
+    assert out.count("Put a .txt or .caption file") == 1 and out.count("The picture has no caption") == 10
+    assert "2 pictures are few for a character" in out and "byte by byte" in out
+    assert main([*command, "--all"]) == 1
+    assert capsys.readouterr().out.count("The picture has no caption") == 12
+    for number in range(12):
+        (tmp_path / "a" / f"{number}.txt").write_text("a cup, seen")
+    assert main([*command, "--json", "--quick"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(part["name"], part["views"], part["suggested"]) for part in report["balance"]] == [
+        ("3_b", 6, 6),
+        ("a", 12, 1),
+    ]
+    notes = [found["code"] for found in report["problems"] if found["severity"] == "note"]
+    assert notes == ["unnamed-framing", "unnamed-light", "unnamed-background"] and report["summary"]["notes"] == 3
+    assert main([*command[:-1], "nobody's"]) == 2 and "Known are: character" in capsys.readouterr().err
+
+
 def test_hostile_names_are_shown_harmlessly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Escape sequences and markup in names are text, in the table and among the problems."""
     picture(tmp_path, "\x1b]52;c;QQ==\x1b\\.png")

@@ -1,6 +1,7 @@
-"""`kiln dataset check DIR...`: every picture with caption, repeats, bucket and crop, and every problem found.
+"""`kiln dataset check DIR...`: every picture with caption, repeats, bucket and crop, and everything found wrong.
 
-Nothing is changed. Exit code 0: it can be trained on as it is (there may be warnings); 1: there are errors.
+Nothing is changed; what was measured of the pictures is kept in the cache. Exit code 0: it can be trained on as it is
+(there may be warnings); 1: there are errors; 2: bad usage.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from rich.cells import cell_len, set_cell_size
 from engine.config import DatasetConfig, FolderConfig, RunConfig
 from engine.config_file import load_config
 from engine.dataset.check import check_dataset
+from engine.dataset.findings import Finding, grouped
+from engine.dataset.problems import Problem
 from engine.dataset.tokens import load_tokenizers, t5_limit
+from engine.dataset.variety import Band
 from engine.errors import ConfigError, ModelFileError
+from engine.files import default_cache_dir
 from engine.text import safe_text
 from tui.exit_codes import FAILED, FINISHED
 
@@ -27,7 +32,9 @@ Report = dict[str, Any]
 
 _NAME_WIDTH = 40
 _CAPTION_WIDTH = 30
-_MARKS = {"error": "error  ", "warning": "warning"}
+_MARKS = {"error": "error  ", "warning": "warning", "note": "note   "}
+_NAMED = 10
+"""Pictures of one finding that are named; --all names all of them."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -45,7 +52,9 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument(
         "--config", type=Path, metavar="RUN.toml", help="take the dataset's settings from a run's file"
     )
-    check.add_argument("--quick", action="store_true", help="read headers only; truncated pictures are not found")
+    check.add_argument("--quick", action="store_true", help="read headers only; what pixels tell is not found")
+    check.add_argument("--recipe", metavar="NAME", help="whose number of pictures is wanted: character, style ...")
+    check.add_argument("--all", action="store_true", help=f"name every picture of a finding, not the first {_NAMED}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,13 +65,32 @@ def run(args: argparse.Namespace) -> int:
     """
     base = load_config(args.config) if args.config else None
     config = _settings(args, base)
-    report = check_dataset(config, decode=not args.quick, progress=_progress(), **_run_options(base))
+    options = _run_options(base) | {"band": band_of(args.recipe), "cache": default_cache_dir()}
+    report = check_dataset(config, decode=not args.quick, progress=_progress(), **options)
     if args.json:
         _print_json(report)
     else:
-        for line in text_lines(report, shutil.get_terminal_size((120, 24)).columns):
+        for line in text_lines(report, shutil.get_terminal_size((120, 24)).columns, args.all):
             print(line)
     return FAILED if report["summary"]["errors"] else FINISHED
+
+
+def band_of(name: str | None) -> Band | None:
+    """How many pictures a recipe wants; None where none is named.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    if not name:
+        return None
+    from profiles.recipes import all_recipes
+
+    recipes, _ = all_recipes()
+    if name not in recipes:
+        known = ", ".join(sorted(recipes))
+        raise ConfigError("There is no such recipe", f"--recipe {safe_text(name, 80)}", f"Known are: {known}")
+    file = recipes[name].file
+    return Band(file.title, file.pictures.least, file.pictures.best, file.pictures.most)
 
 
 def _resolution(text: str) -> int:
@@ -90,6 +118,7 @@ def _run_options(base: RunConfig | None) -> dict[str, Any]:
     if base is None:
         return {}
     options: dict[str, Any] = {"seed": base.seed, "batch_size": base.training.batch_size}
+    options["held_out"] = base.validation.folder
     try:
         options |= {"tokenizers": load_tokenizers(base.model), "t5_limit": t5_limit(base.model)}
     except ModelFileError as err:
@@ -116,8 +145,8 @@ def _print_json(report: Report) -> None:
         print(safe_text(line, limit=10**9))
 
 
-def text_lines(report: Report, width: int) -> Iterator[str]:
-    """The report for people: a table, the buckets, the problems (errors first) and one line that sums up."""
+def text_lines(report: Report, width: int, every: bool = False) -> Iterator[str]:
+    """The report for people: a table, the buckets, the findings (errors first) and one line that sums up."""
     if report["images"]:
         yield from _table(report["images"], width)
         yield ""
@@ -125,17 +154,43 @@ def text_lines(report: Report, width: int) -> Iterator[str]:
             f"{w}x{h}: {b['images']} ({b['per_epoch']} an epoch)" for b in report["buckets"] for w, h in [b["bucket"]]
         )
         yield "Buckets: " + ", ".join(shown)
+        yield from _balance_lines(report["balance"])
         if any(image["cropped_to"] for image in report["images"]):
             yield "* cropped to that by the notes beside the pictures"
         yield ""
-    for found in sorted(report["problems"], key=lambda found: found["severity"]):
-        yield f"{_MARKS[found['severity']]}  {safe_text(found['path'])}"
-        yield f"         {safe_text(found['message'])}"
-        if found["hint"]:
-            yield f"         {safe_text(found['hint'])}"
+    for finding in grouped(Problem(**found) for found in report["problems"]):
+        yield from _finding_lines(finding, every)
     if report["problems"]:
         yield ""
     yield _verdict(report["summary"])
+
+
+def _finding_lines(finding: Finding, every: bool) -> Iterator[str]:
+    """What was found of one kind: each hint once, with the pictures that it is for."""
+    told = finding.problems
+    alone = len(told) == 1
+    yield f"{_MARKS[finding.severity]}  {safe_text(told[0].path) if alone else f'{finding.title}: {len(told)}'}"
+    named = told if every else told[:_NAMED]
+    for each in named:
+        yield f"         {'' if alone else safe_text(each.path) + ': '}{safe_text(each.message)}"
+    if len(named) < len(told):
+        yield f"         and {len(told) - len(named)} more; --all names them"
+    for hint in finding.hints[:3]:
+        yield f"         {safe_text(hint)}"
+
+
+def _balance_lines(parts: Iterable[Report]) -> Iterator[str]:
+    """Each folder's share of an epoch, where there are several."""
+    listed = list(parts)
+    if len(listed) < 2:
+        return
+    yield "Balance:"
+    for part in listed:
+        kind = "of regularization" if part["regularization"] else "of an epoch"
+        repeats = part["repeats"] or "mixed"
+        told = f"{_count(part['pictures'], 'picture')} x {repeats} = {part['views']}, {part['share']:.0%} {kind}"
+        advice = f"; {part['suggested']} would be even" if part["suggested"] != part["repeats"] else ""
+        yield f"  {safe_text(part['name'], 60)}: {told}{advice}"
 
 
 def _table(images: list[Report], width: int) -> Iterator[str]:
@@ -165,6 +220,7 @@ def _verdict(summary: Report) -> str:
     seen = f"{_count(summary['images'], 'picture')}, {summary['per_epoch']} an epoch, in"
     seen = f"{summary['excluded']} excluded; {seen}" if summary["excluded"] else seen
     found = f"{_count(summary['errors'], 'error')}, {_count(summary['warnings'], 'warning')}"
+    found += f", {_count(summary['notes'], 'note')}" if summary["notes"] else ""
     return f"{seen} {_count(summary['buckets'], 'bucket')}; {found}"
 
 

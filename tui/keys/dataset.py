@@ -30,6 +30,8 @@ DATASET_KEYS: tuple[Key, ...] = (
     Key("dataset.mask", "v", "mask", "Masks", "Show masks over pictures, or hide them", _GROUP),
     Key("dataset.large", "p", "large", "Large", "Show this picture large, with zoom", _GROUP),
     Key("dataset.copy", "y", "copy", "Copy path", "Copy the picture's path to the clipboard", _GROUP),
+    Key("dataset.findings", "C", "findings", "Check", "What is wrong with the dataset, and mending it", _GROUP, "C"),
+    Key("dataset.balance", "b", "balance", "Balance", "How often an epoch shows each folder", _GROUP),
     Key("dataset.refresh", "R", "refresh", "Look again", "Look at the folder again", _GROUP, "R"),
     Key("dataset.up", "up,k", "move(-1)", "Up", "The picture before", _GROUP, palette=False),
     Key("dataset.down", "down,j", "move(1)", "Down", "The next picture", _GROUP, palette=False),

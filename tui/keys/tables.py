@@ -9,6 +9,7 @@ from tui.keys.dataset import DATASET_KEYS, FILTER_KEYS
 from tui.keys.dialogs import CHANGES_KEYS, DIALOG_KEYS, ERROR_KEYS, HELP_KEYS, JUMP_KEYS, REMOVE_KEYS
 from tui.keys.epochs import BLIND_KEYS, EPOCHS_KEYS, PAIR_KEYS, TAKE_KEYS, USAGE_KEYS, VERDICT_KEYS
 from tui.keys.everywhere import EVERYWHERE_KEYS
+from tui.keys.findings import FINDINGS_KEYS
 from tui.keys.large import LARGE_KEYS
 from tui.keys.run import LOG_KEYS, RUN_KEYS, SAMPLE_KEYS
 from tui.keys.runs import COMPARE_KEYS, RUNS_KEYS
@@ -22,4 +23,5 @@ ALL_KEYS = (
     *COMPARE_KEYS, *DIALOG_KEYS, *ERROR_KEYS, *CHANGES_KEYS, *HELP_KEYS, *JUMP_KEYS, *REMOVE_KEYS,
     *REPLACE_KEYS, *CHANGE_KEYS, *WORDS_KEYS, *WORD_LIST_KEYS,
     *EPOCHS_KEYS, *PAIR_KEYS, *BLIND_KEYS, *VERDICT_KEYS, *TAKE_KEYS, *USAGE_KEYS, *CROP_KEYS, *LARGE_KEYS,
+    *FINDINGS_KEYS,
 )  # fmt: skip

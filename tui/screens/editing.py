@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from textual.timer import Timer
@@ -88,6 +89,23 @@ class EditingScreen(PaneScreen):
         """Type in the caption of the row under the cursor."""
         self._caption.show_row(self._dataset.chosen)
         self.go_to("caption")
+
+    def on_findings_wanted(self) -> None:
+        """Check the dataset; a picture chosen there becomes the current one."""
+        from tui.screens.findings import FindingsScreen
+
+        self.app.push_screen(FindingsScreen(self.workplace), self._chosen_in_findings)
+
+    def _chosen_in_findings(self, path: str | None) -> None:
+        if path:
+            self._dataset.reveal(Path(path))
+        self.go_to("dataset")
+
+    def on_balance_wanted(self) -> None:
+        """Show how often an epoch shows each folder."""
+        from tui.screens.balance import BalanceDialog
+
+        self.app.push_screen(BalanceDialog(self.workplace.catalog.rows))
 
     def on_caption_pane_step_wanted(self, event: CaptionPane.StepWanted) -> None:
         """The next picture, without leaving the text."""

@@ -7,6 +7,7 @@ caption is to be edited.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 from textual.app import ComposeResult
@@ -93,6 +94,15 @@ class DatasetPane(DatasetActions):
     def step(self, by: int) -> None:
         """Go ``by`` pictures on, or back when negative."""
         self.go(self.listing.cursor + by)
+
+    def reveal(self, path: Path) -> None:
+        """Go to a picture, in sight of all if the filter hides it."""
+        self.session.cursor = str(path)
+        if all(row.path != path for row in self.listing.rows):
+            self.leave_filter(cleared=True)
+        place = next((at for at, row in enumerate(self.listing.rows) if row.path == path), None)
+        if place is not None:
+            self.go(place)
 
     def poll(self) -> None:
         """Take what changed in the catalog and in the run's edits."""

@@ -15,7 +15,7 @@ from tui.listing import Listing
 from tui.widgets.dataset_batches import BatchActions
 from tui.widgets.dataset_columns import extra_of
 from tui.widgets.dataset_table import DatasetTable
-from tui.widgets.dataset_training import TrainingActions
+from tui.widgets.dataset_ways import DatasetWays
 
 
 class EditWanted(Message):
@@ -26,7 +26,7 @@ class LargeWanted(Message):
     """The current picture is to be shown large."""
 
 
-class DatasetActions(TrainingActions, BatchActions):
+class DatasetActions(DatasetWays, BatchActions):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
