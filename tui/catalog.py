@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.config import DatasetConfig, ModelConfig
 from engine.dataset.problems import Problem
 from engine.dataset.sidecar import MAX_STARS, PictureNotes
-from engine.dataset.tokens import CLIP_LIMIT, TokenCount
+from engine.dataset.tokens import CLIP_LIMIT, Measured, Tokenizer
 from tui.catalog_load import DatasetReader
 from tui.catalog_rows import SORTS, Row, places_of
 from tui.catalog_thread import WATCHED_S, CatalogThread
@@ -106,10 +106,18 @@ class Catalog(CatalogThread):
         rows = self.rows
         return rows, [rows[at] for at in places_of(rows, text, sort, descending)]
 
-    def count(self, row: Row, text: str) -> TokenCount | None:
-        """Tokens of ``text`` as the caption of ``row``, trigger word and all; None without tokenizers. Any thread."""
+    def measure(self, row: Row, text: str) -> Measured | None:
+        """What ``text`` costs as the caption of ``row``, trigger word and all, and where it is cut.
+
+        None without tokenizers. Any thread.
+        """
         reader = self._reader
-        return reader.count(reader.text_of(text, row.regularization)) if reader else None
+        return reader.measure(text, row.regularization) if reader else None
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer] | None:
+        """CLIP's and T5's; None while they are not loaded, or cannot be."""
+        return self._reader.tokenizers if self._reader else None
 
     def set_caption(self, row: Row, text: str) -> None:
         """Take up a caption that was written: it shows at once, the thread reads the file and counts."""

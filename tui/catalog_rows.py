@@ -21,6 +21,7 @@ from engine.dataset.problems import Problem, from_error
 from engine.dataset.query import haystack, needles
 from engine.dataset.scan import caption_of, picture_warnings
 from engine.dataset.sidecar import PictureNotes
+from engine.dataset.trigger import trigger_problem
 from engine.errors import DatasetError
 from engine.text import safe_text
 
@@ -158,6 +159,9 @@ def read_caption_of(row: Row, dataset: DatasetConfig) -> bool:
     pair = Pair(row.path, row.caption_path if mark else None, row.name, row.repeats, row.regularization)
     text = caption_of(pair, dataset, problems)
     row.caption = text if mark else None
+    word = dataset.captions.trigger_word
+    if text and not row.regularization and (found := trigger_problem(row.caption_path, text, word)):
+        problems.append(found)
     row.caption_problems = problems
     row.haystack = haystack(row.name, row.caption or "")
     row.caption_mark = mark

@@ -65,6 +65,9 @@ class SessionState:
     edited: dict[str, int] = field(default_factory=dict)
     """Captions edited while a run is live: path of the picture, and the epoch from which the edit counts."""
 
+    reminder: str = ""
+    """The recipe whose words on captions are shown above the text; empty for none."""
+
     smoothing: int = -2
     """Index of the loss's average, -1 for none, -2 while not chosen."""
     window: int = 0

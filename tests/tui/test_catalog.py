@@ -221,7 +221,7 @@ def test_tokens_are_counted_with_the_trigger_word(catalog: Catalog, tmp_path: Pa
     catalog.set_caption(first, "a red ball in a very green garden")
     assert first.caption == "a red ball in a very green garden"
     wait_for(lambda: first.t5 != before)
-    assert catalog.count(second, second.caption or "") is not None
+    assert catalog.measure(second, second.caption or "") is not None
 
 
 def test_without_tokenizers_it_says_so(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_without_tokenizers_it_says_so(catalog: Catalog, tmp_path: Path, monkeyp
     catalog.open(dataset(tmp_path), ModelConfig.model_validate(pocket_model()))
     wait_for(lambda: catalog.state == "ready")
     assert catalog.rows[0].t5 is None and catalog.tokenizer_problem == "No CLIP tokenizer: nowhere"
-    assert catalog.count(catalog.rows[0], "x") is None
+    assert catalog.measure(catalog.rows[0], "x") is None
 
 
 def test_changes_on_disk_are_noticed_while_a_screen_looks(
