@@ -30,7 +30,7 @@ from tui.session import SessionState
 from tui.terminal.traits import Traits
 from tui.thumbnails import Thumbnails
 from tui.widgets.caption import CaptionPane
-from tui.widgets.caption_aids import toggled_trigger
+from tui.widgets.caption_aids import CaptionAids, toggled_trigger
 from tui.widgets.caption_editor import drawable, one_line
 
 SCREENS = Path(tui.widgets.caption.__file__).parents[1] / "screens"
@@ -97,6 +97,9 @@ class PaneApp(App[None]):
         self.messages.append(event)
 
     def on_caption_pane_back_wanted(self, event: CaptionPane.BackWanted) -> None:
+        self.messages.append(event)
+
+    def on_caption_aids_trigger_chosen(self, event: CaptionAids.TriggerChosen) -> None:
         self.messages.append(event)
 
     def notify(self, message: str, **options: Any) -> None:

@@ -11,18 +11,17 @@ CAPTION_KEYS: tuple[Key, ...] = (
         "Caption", "alt+up"),
     Key("caption.trigger", "ctrl+t", "trigger", "Trigger word", "Put the trigger word in front, or take it away",
         "Caption", "^t", True),
-    Key("caption.suggest", "alt+t", "suggest", "Trigger words", "What is wrong with the trigger word over the whole "
-        "dataset, and words that suit as one", "Caption", "alt+t"),
-    Key("caption.template", "alt+s", "template", "Template", "Put a sentence with slots there; tab goes from slot to "
-        "slot", "Caption", "alt+s"),
-    Key("caption.reminder", "alt+r", "reminder", "What to describe", "What a recipe says to describe and to leave "
-        "out; again for the next recipe", "Caption", "alt+r"),
-    Key("caption.misspelt", "alt+m", "misspelt", "Misspelt", "The next word that no word list knows", "Caption",
-        "alt+m"),
-    Key("caption.add_word", "alt+w", "add_word", "Right word", "The word at the cursor is right: keep it in the list "
-        "of your own words", "Caption", "alt+w"),
-    Key("caption.editor", "f4,alt+e", "editor", "$EDITOR", "Edit this caption in the program that $VISUAL or $EDITOR "
-        "names", "Caption", "f4"),
+    Key("caption.suggest", "f2", "suggest", "Trigger words", "What is wrong with the trigger word over the whole "
+        "dataset, and words that suit as one", "Caption"),
+    Key("caption.template", "f5", "template", "Template", "Put a sentence with slots there; tab goes from slot to "
+        "slot", "Caption"),
+    Key("caption.reminder", "f3", "reminder", "What to describe", "What a recipe says to describe and to leave "
+        "out; again for the next recipe", "Caption"),
+    Key("caption.misspelt", "f9", "misspelt", "Misspelt", "The next word that no word list knows", "Caption"),
+    Key("caption.add_word", "ctrl+r", "add_word", "Right word", "The word at the cursor is right: keep it in the list "
+        "of your own words", "Caption", "^r"),
+    Key("caption.editor", "f4", "editor", "$EDITOR", "Edit this caption in the program that $VISUAL or $EDITOR "
+        "names", "Caption"),
     Key("caption.save", "ctrl+s", "save", "Save", "Write the caption now; captions are saved by themselves too",
         "Caption", "^s"),
     Key("caption.out", "escape", "out", "Dataset", "Back to the dataset", "Caption", "esc", True, False),

@@ -31,7 +31,7 @@ LEARN_S = 5.0
 SHARE = 50
 """After a count that took long the next one waits so many times as long."""
 SUGGESTED = 8
-MORE = ""
+MORE = "+"
 """In place of a word: other ones are wanted."""
 
 
@@ -85,7 +85,7 @@ class CaptionAids(CaptionView):
         if sheet is None or not sheet.editable:
             return
         if not self.trigger:
-            self.app.notify("The configuration names no trigger word: alt+t suggests some", severity="warning")
+            self.app.notify("The configuration names no trigger word: f2 suggests some", severity="warning")
             return
         text = toggled_trigger(self.editor.text, self.trigger)
         if text is None:
