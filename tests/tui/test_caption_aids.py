@@ -1,4 +1,4 @@
-"""What helps while a caption is typed, as a user has it: undo over restarts, completion, spelling, template, trigger."""
+"""What helps while a caption is typed: undo over restarts, completion, spelling, template, trigger words."""
 
 from __future__ import annotations
 
@@ -116,9 +116,7 @@ async def test_misspelt_words_are_found_and_kept_as_right(folder: Path) -> None:
     words = folder / "words"
     words.write_text("a\nred\ncat\ndog\n")
     app = PaneApp(folder)
-    app.pane = CaptionPane(
-        app.catalog, app.session, app.thumbnails, editing=Editing(words=str(words)), id="caption"
-    )
+    app.pane = CaptionPane(app.catalog, app.session, app.thumbnails, editing=Editing(words=str(words)), id="caption")
     async with opened(app) as pilot:
         editor = app.pane.editor
         await until(pilot, lambda: app.pane.words.lists is not None)

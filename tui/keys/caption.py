@@ -18,8 +18,8 @@ CAPTION_KEYS: tuple[Key, ...] = (
     Key("caption.reminder", "f3", "reminder", "What to describe", "What a recipe says to describe and to leave "
         "out; again for the next recipe", "Caption"),
     Key("caption.misspelt", "f9", "misspelt", "Misspelt", "The next word that no word list knows", "Caption"),
-    Key("caption.add_word", "ctrl+r", "add_word", "Right word", "The word at the cursor is right: keep it in the list "
-        "of your own words", "Caption", "^r"),
+    Key("caption.add_word", "ctrl+r", "add_word", "Right word", "The word at the cursor is right: keep it in your "
+        "own list", "Caption", "^r"),
     Key("caption.editor", "f4", "editor", "$EDITOR", "Edit this caption in the program that $VISUAL or $EDITOR "
         "names", "Caption"),
     Key("caption.save", "ctrl+s", "save", "Save", "Write the caption now; captions are saved by themselves too",

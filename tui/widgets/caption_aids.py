@@ -19,6 +19,7 @@ from engine.errors import EngineError
 from engine.text import safe_text
 from profiles.recipes import all_recipes
 from tui.aside import aside
+from tui.caption_sheet import Sheet, shown
 from tui.caption_template import next_slot, skeleton
 from tui.caption_words import Lists, Words, read_lists, words_of
 from tui.safe import safe
@@ -48,6 +49,13 @@ class CaptionAids(CaptionView):
         def __init__(self, word: str) -> None:
             super().__init__()
             self.word = word
+
+    class EditorWanted(Message):
+        """The user wants to edit the text of ``sheet`` in a program of his own."""
+
+        def __init__(self, sheet: Sheet) -> None:
+            super().__init__()
+            self.sheet = sheet
 
     @property
     def trigger(self) -> str:
@@ -149,6 +157,21 @@ class CaptionAids(CaptionView):
             text = "\n".join(safe_text(line, 300) for line in lines)
             self.reminder.update(safe(text, 1000, newlines=True))
         self.reminder.display = file is not None
+
+    def action_editor(self) -> None:
+        """Edit this caption in the user's own editor."""
+        sheet = self.sheet
+        if sheet is not None and sheet.editable:
+            self.desk.edit(sheet, self.editor.text, self.editor.cursor_location)
+            self.post_message(self.EditorWanted(sheet))
+
+    def take_outside(self, sheet: Sheet, text: str) -> None:
+        """Take what the user made of a text elsewhere: one more step of it."""
+        if sheet is self.sheet:
+            self.editor.take(shown(text))
+        else:
+            self.desk.edit(sheet, shown(text))
+            self.desk.save(sheet)
 
     def action_misspelt(self) -> None:
         """Select the next word that no list knows."""
