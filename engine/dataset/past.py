@@ -83,6 +83,7 @@ class Past:
         self._edits: list[Edit] = []
         self._done = 0
         self._lines: list[dict[str, Any]] = []
+        self._told = 0
         self._open = False
         self._last_s = 0.0
 
@@ -145,10 +146,13 @@ class Past:
         """What the disk was not told yet; from then on it counts as told. All of it where the file is spoilt."""
         self.close()
         lines, self._lines = self._lines, []
-        if not self.spoilt or not self._edits:
-            return [] if self.spoilt else lines
-        self.spoilt = False
-        return [{"text": self._base}, *map(_line_of, self._edits), {"to": self._done}]
+        if self.spoilt and not self._edits:
+            return []
+        if self.spoilt:
+            lines = [{"text": self._base}, *map(_line_of, self._edits), {"to": self._done}]
+            self._told, self.spoilt = 0, False
+        first, self._told = self._told, self._told + len(lines)
+        return [{"n": number, **line} for number, line in enumerate(lines, first)]
 
     def _joined(self, edit: Edit) -> Edit | None:
         """The last step and ``edit`` as one, where both are the same typing or the same deleting."""
@@ -167,9 +171,11 @@ class Past:
 
     def replay(self, records: Iterable[Any]) -> bool:
         """Do what the lines of a file say, the first of them apart; False where one makes no sense: it ends there."""
-        for record in records:
-            if not isinstance(record, dict):
+        self._told = 1
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or record.get("n") != number:  # one is missing, or there twice
                 return False
+            self._told += 1
             edit, place = _edit_of(record), record.get("to")
             if edit is not None and self.text[edit.at : edit.at + len(edit.removed)] == edit.removed:
                 del self._edits[self._done :]
@@ -238,7 +244,7 @@ def _read(path: Path) -> Past | None:
             whole = False
             break
     text = records[0].get("text") if records and isinstance(records[0], dict) else None
-    if not isinstance(text, str):
+    if not isinstance(text, str) or records[0].get("n") != 0:
         return None
     past = Past(text)
     past.spoilt = not (past.replay(records[1:]) and whole)

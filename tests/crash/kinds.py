@@ -22,12 +22,15 @@ from kinds_screen import (
     DETECTED,
     make_judged_file,
     make_note_file,
+    make_past_file,
     make_session_file,
     make_settings_file,
     make_sweep_file,
     make_theme_file,
+    make_words_file,
     read_judged_file,
     read_note_file,
+    read_past_file,
     read_session_file,
     read_settings_file,
     read_sweep_file,
@@ -43,6 +46,7 @@ from engine.dataset.captions import read_caption
 from engine.dataset.edits import open_caption, write_caption
 from engine.dataset.history import CaptionHistory, load_history
 from engine.dataset.sidecar import Sidecar, load_sidecar
+from engine.dataset.spelling import read_words
 from engine.events import EpochDone, EventLog, Log, StepDone, replay
 from engine.files import RunFolder
 from engine.hardware.cards import card_named
@@ -487,6 +491,9 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("captions.jsonl", ("engine.dataset.history",), _make_captions, _read_captions,
          "cut at the first damaged line, and said", _first_epochs, lines=True),
+    Kind("steps to undo", ("engine.dataset.past",), make_past_file, read_past_file, "fewer, and no other texts",
+         lambda good, found: set(found) <= {*good, "a dog"}, lines=True),
+    Kind("word list", ("engine.dataset.spelling",), make_words_file, read_words, PEOPLE, _anything),
     Kind("faults.jsonl", ("engine.training.faults",), _make_faults, read_skips, "the damaged line is left out",
          _some_of, lines=True),
     Kind("record of a state", ("engine.training.record",), _make_record, _read_record,
