@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from test_caption_pane import PaneApp, _quick, folder, opened, text_of
+from test_workbench_editing import editing, idle, showing
 from watching import until
 
 from tui.caption_desk import CaptionDesk
 from tui.caption_template import left_open, next_slot, skeleton, slots_of
 from tui.screens.pick import PickDialog
+from tui.screens.setup import SetupScreen
 from tui.session import SessionState
 from tui.settings import Editing, own_words_path
 from tui.widgets.caption import CaptionPane
@@ -168,3 +170,22 @@ async def test_a_recipe_reminds_of_what_to_describe(folder: Path) -> None:
             if not app.session.reminder:
                 break
         assert not app.session.reminder and not app.pane.reminder.display
+
+
+async def test_a_chosen_trigger_word_comes_to_the_form_and_steps_are_kept_in_the_work_folder(tmp_path: Path) -> None:
+    place = idle(tmp_path)
+    async with showing(place) as (pilot, app):
+        await pilot.press("enter")
+        await until(pilot, lambda: app.focused is editing(app).editor)
+        await pilot.press("!")
+        undo = tmp_path / ".kiln" / "undo"
+        await until(pilot, lambda: undo.is_dir() and list(undo.glob("*.jsonl")))
+        await until(pilot, lambda: place.catalog.tokenizers is not None)
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, PickDialog))
+        assert "CLIP " in app.screen._offers[0].remark
+        word = app.screen._offers[0].value
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, SetupScreen))
+        assert app.screen.form.values["trigger"] == word
+    place.close()

@@ -65,6 +65,17 @@ def test_a_picture_with_a_trigger_word_needs_no_caption(catalog: Catalog, tmp_pa
     assert [(row.severity, row.code) for row in catalog.rows] == [("warning", "no-caption")]
 
 
+def test_a_trigger_word_that_is_there_twice_or_misspelt_is_told_one_that_is_missing_is_not(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    """Training puts a missing one in front: a warning on every row would hide what is wrong."""
+    for name, caption in {"a": "ohwx, a cat", "b": "a cat", "c": "ohwx ohwx", "d": "a cat, ohxw"}.items():
+        add(tmp_path, f"{name}.png", caption)
+    opened(catalog, tmp_path, captions={"trigger_word": "ohwx"})
+    assert [row.severity for row in catalog.rows] == ["", "", "warning", "warning"]
+    assert "twice" in catalog.rows[2].problem and "otherwise" in catalog.rows[3].problem
+
+
 def test_hostile_names_are_safe_to_show_and_found(catalog: Catalog, tmp_path: Path) -> None:
     add(tmp_path, "a\x1b]52;c;QQ\x07[red]\u202e.png", "x")
     (tmp_path / os.fsdecode(b"b\xff.png")).write_bytes(png())
