@@ -73,6 +73,8 @@ class CaptionPane(CaptionAids):
         self.set_interval(POLL_S, self._poll)
         self.set_interval(POLL_S, self.learn)
         self.editor.complete = self.offered
+        if self._session.reminder:
+            self.remind(0)
         self.desk.current = None
         self._show_sheet()
 

@@ -141,9 +141,13 @@ class CaptionAids(CaptionView):
 
     def action_reminder(self) -> None:
         """Show what a recipe says of captions; again for the next recipe, and for none after the last."""
-        self.run_worker(self._remind(by=1), group="reminder", exclusive=True)
+        self.remind(1)
 
-    async def _remind(self, by: int) -> None:
+    def remind(self, by: int) -> None:
+        """Show the words of the recipe that is so many behind the one chosen last."""
+        self.run_worker(self._reminding(by), group="reminder", exclusive=True)
+
+    async def _reminding(self, by: int) -> None:
         recipes, _ = await aside(self, None, all_recipes)
         told = {name: recipe.file for name, recipe in recipes.items() if recipe.file.hints.captions}
         session, names = self._session, ["", *told]
@@ -153,8 +157,8 @@ class CaptionAids(CaptionView):
             session.reminder = fresh if fresh in told else names[(at + by) % len(names)]
         file = told.get(session.reminder)
         if file is not None:
-            lines = [f"{file.title}:", *file.hints.captions]
-            text = "\n".join(safe_text(line, 300) for line in lines)
+            first, *others = file.hints.captions
+            text = "\n".join(safe_text(line, 300) for line in (f"{file.title}: {first}", *others))
             self.reminder.update(safe(text, 1000, newlines=True))
         self.reminder.display = file is not None
 
