@@ -37,6 +37,14 @@ class EpochRow:
     measured: Measured | None
     opinion: Opinion
 
+    @property
+    def lora(self) -> Path | None:
+        """The file that stands for the epoch: in kohya's layout where there are several, as every program reads that
+        one; None where none is left. Looks at the disk."""
+        return min(
+            (path for path in self.files if path.is_file()), key=lambda path: ".diffusers." in path.name, default=None
+        )
+
 
 @dataclass(frozen=True)
 class Prompt:

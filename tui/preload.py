@@ -24,7 +24,7 @@ LATER = (
     "tui.plan",
     "tui.reporting.writing",
     "tui.run_shelf",
-    "tui.terminal.lending",
+    "tui.screens.blend",
     "tui.screens.blind",
     "tui.screens.compare",
     "tui.screens.conflict",
@@ -42,6 +42,7 @@ LATER = (
     "tui.screens.take",
     "tui.screens.verdict",
     "tui.screens.wizard",
+    "tui.terminal.lending",
     "tui.widgets.braille",
     "tui.wizard.profiles",
 )

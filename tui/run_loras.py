@@ -11,6 +11,8 @@ from engine.errors import RunError
 from engine.events import Advised, Measured, replay
 from engine.files import RunFolder
 from engine.text import safe_text
+from tui.epochs import advice_of, epoch_rows
+from tui.judged import Judged
 from tui.opening import RUN_FOLDERS
 from tui.run_list import find_run, read_view
 
@@ -24,15 +26,32 @@ def span(part: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
 
 
-def epochs(text: str) -> Spans:
-    """Read ``20-27`` or ``5,8,20-27`` on a command line."""
+def spans_of(text: str) -> Spans:
+    """Read ``20-27`` or ``5,8,20-27``.
+
+    Raises:
+        RunError: it says no epochs.
+    """
     spans = []
     for part in text.split(","):
         first, last = span(part)
         if not 0 < first <= last:
-            raise argparse.ArgumentTypeError(f"{safe_text(part, 40)}: give epochs such as 20-27 or 5,8,20-27")
+            raise RunError("Which epochs?", f"{safe_text(part, 40)}: give epochs such as 20-27 or 5,8,20-27", "")
         spans.append((first, last))
     return tuple(spans)
+
+
+def epochs(text: str) -> Spans:
+    """As :func:`spans_of`, on a command line."""
+    try:
+        return spans_of(text)
+    except RunError as err:
+        raise argparse.ArgumentTypeError(err.detail) from err
+
+
+def spelled(spans: Sequence[tuple[int, int]]) -> str:
+    """What :func:`spans_of` reads."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def run_folder(name: str) -> RunFolder:
@@ -45,19 +64,14 @@ def run_folder(name: str) -> RunFolder:
 
 
 def saved_epochs(folder: RunFolder) -> dict[int, Path]:
-    """Each epoch's LoRA file that stands, in the first of the run's layouts; the run's last file is its last epoch's.
+    """The LoRA file that stands for each epoch.
 
     Raises:
         RunError: the run's events cannot be read.
     """
-    found: dict[int, Path] = {}
     view = read_view(folder.root)
-    for kinds in (("epoch", "candidate"), ("final",)):
-        for saved in view.checkpoints:
-            path = folder.root / Path(saved.path).name
-            if saved.kind in kinds and path.is_file():
-                found.setdefault(saved.epoch, path)
-    return dict(sorted(found.items()))
+    rows = epoch_rows(view, folder.root, Judged(), advice_of(view))
+    return {row.epoch: path for row in rows if (path := row.lora) is not None}
 
 
 def files_of(folder: RunFolder, spans: Spans) -> list[Path]:
@@ -95,3 +109,13 @@ def own_measurements(folder: RunFolder) -> list[Measured]:
 def named(files: Sequence[Path], folder: RunFolder) -> list[Path]:
     """Files as they were named on the command line: from here, else in the run's folder."""
     return [path if path.exists() or path.is_absolute() else folder.root / path for path in files]
+
+
+def blend_name(folder: RunFolder, files: Sequence[Path]) -> Path:
+    """A name in the run's folder that tells the first and the last file blended, and is not taken."""
+    ends = [file.stem.removeprefix(folder.name).strip("-") or "final" for file in (files[0], files[-1])]
+    stem = f"{folder.name}-blend-{ends[0]}-{ends[1]}"
+    number = 1
+    while (path := folder.root / f"{stem}{f'-{number}' if number > 1 else ''}.safetensors").exists():
+        number += 1
+    return path

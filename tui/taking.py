@@ -88,7 +88,7 @@ def epoch_to_take(rows: Sequence[EpochRow], judged: Judged, advice: Advice) -> i
     Raises:
         RunError: no epoch has a file.
     """
-    saved = [row.epoch for row in rows if any(path.is_file() for path in row.files)]
+    saved = [row.epoch for row in rows if row.lora]
     if not saved:
         raise RunError("The run has no LoRA file", "none was saved, or all were removed", "")
     if judged.chosen in saved:
@@ -98,18 +98,17 @@ def epoch_to_take(rows: Sequence[EpochRow], judged: Judged, advice: Advice) -> i
 
 
 def file_of(rows: Sequence[EpochRow], epoch: int) -> Path:
-    """The LoRA file of ``epoch``, in kohya's layout where there are several: every program reads that one.
+    """The LoRA file that stands for ``epoch``.
 
     Raises:
         RunError: it has none.
     """
-    row = next((row for row in rows if row.epoch == epoch), None)
-    files = [path for path in (row.files if row is not None else ()) if path.is_file()]
-    if not files:
-        saved = [str(row.epoch) for row in rows if any(path.is_file() for path in row.files)]
+    found = next((row.lora for row in rows if row.epoch == epoch), None)
+    if found is None:
+        saved = [str(row.epoch) for row in rows if row.lora]
         there = f"files there are of the epochs {', '.join(saved)}" if saved else "the run has no file at all"
         raise RunError(f"Epoch {epoch} has no LoRA file", there, "Take another epoch, or save more often.")
-    return min(files, key=lambda path: ".diffusers." in path.name)
+    return found
 
 
 def usual_name(run: str, epoch: int, source: Path) -> str:

@@ -9,7 +9,8 @@ Its rules (docs/sweet-spot.md has the recorded runs, and how often the range hel
    on is as good. A quarter of the measurements is advised, round a point a third of the way through these: among
    equals the earlier, which moved the model less.
 3. The best epochs are over once the held-out loss has stayed above its bottom by more than noise, ``patience`` times
-   in a row; twice as often where few pictures say so.
+   in a row (twice as often where few pictures say so), and ordinary prompts have moved: a LoRA that harms moves the
+   model, one whose held-out loss only jumps does not.
 4. What cannot be known is said: no held-out pictures, too few of them, too few measurements, no gain beyond noise.
 """
 
@@ -41,6 +42,9 @@ NOISES = 2.0
 WORSE_NOISES, WORSE = 3.0, 0.05
 """A value is worse than the bottom if it lies above it by so many standard deviations of the noise, and by this part
 of the gain."""
+
+MOVED_LEAST = 0.03
+"""Drift below which no run is called over, where drift is measured."""
 
 WIDTH = 0.25
 """The range's part of all measurements."""
@@ -197,7 +201,8 @@ def _by_held_out(held: Sequence[Measured], stop: StopConfig) -> Advice:
     first, best, last = _range(good, len(held) - 1)
     judged = cost if contradicted else loss  # what only rises has no bottom to have left behind
     patience, newest = stop.patience * (1 if pictures >= SURE_PICTURES else 2), len(held) - 1
-    over = last < newest and _over(judged, patience, stop)
+    moved = held[-1].drift is None or held[-1].drift >= MOVED_LEAST
+    over = last < newest and moved and _over(judged, patience, stop)
     falling = cost.bottom >= newest - 1 and cost.smooth[-2] - cost.smooth[-1] > cost.noise / 2
     fine = newest in good or newest <= last
     verdict = "over" if over else "under" if falling else "in range" if fine else "unclear"

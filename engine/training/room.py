@@ -245,7 +245,7 @@ def sweep_folder(folder: RunFolder) -> None:
         OSError: the disk refuses.
     """
     sweep(folder.states)
-    for place in (folder.root, folder.samples):
+    for place in (folder.root, folder.samples, folder.records):
         for left in place.glob(".*.part"):
             left.unlink(missing_ok=True)
             if left.exists():  # the disk said that there is no such file

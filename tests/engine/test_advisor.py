@@ -30,7 +30,7 @@ def measured(values, noise=0.0, train=None, pictures=8, seed=1):
                 own,
                 (train[number] if train else value - 0.1,),
                 (),
-                0.03 * (1 - 0.7**number),
+                0.04 * (1 - 0.7**number),
             )
         )
     return made
@@ -87,6 +87,13 @@ def test_a_rise_within_noise_is_not_over():
     assert not advise(measured(made, noise=0.02)).over
     assert advise(measured(U_SHAPED, noise=0.0005), StopConfig(worse_by=0.2)).over
     assert not advise(measured(U_SHAPED, noise=0.0005), StopConfig(worse_by=0.9)).over
+
+
+def test_a_rise_while_ordinary_prompts_stay_is_not_over():
+    made = measured(U_SHAPED, noise=0.0005)
+    still = [replace(one, drift=one.drift / 2) for one in made]
+    assert advise(made).over and not advise(still).over
+    assert advise([replace(one, drift=None) for one in made]).over  # not measured: the loss alone has to say it
 
 
 def test_few_pictures_need_twice_the_patience():

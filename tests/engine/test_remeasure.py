@@ -84,7 +84,7 @@ def test_a_blend_is_made_and_measured_from_the_command_line(trained, capfd):
     folder, own = trained
     assert main(["blend", str(folder.root), "--epochs", "2-3,4", "--weights", "1", "2", "1"]) == 0
     said = capfd.readouterr().out.splitlines()
-    out = folder.root / "test-blend-e0002-e0004.safetensors"
+    out = folder.root / "test-blend-e0002-final.safetensors"
     assert said[0] == str(out) and out.is_file() and said[1].startswith("3 files blended; rank 4 loses 0.")
     assert main(["measure", str(folder.root), "--lora", out.name, "--epochs", "3"]) == 0
     lines = capfd.readouterr().out.splitlines()

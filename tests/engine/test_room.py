@@ -46,6 +46,16 @@ def test_a_refused_removal_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert [e.event.text for e in events.since(0) if isinstance(e.event, Log) and "removed" in e.event.text] == []
 
 
+def test_what_a_refused_write_left_anywhere_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, _ = room_in(tmp_path, monkeypatch, 0)
+    places = [tmp_path, *(getattr(RunFolder(tmp_path), name) for name in ("samples", "records"))]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        (place / ".0123456789ab.part").touch()
+    room.close()
+    assert list(tmp_path.rglob("*.part")) == []
+
+
 def test_what_stays_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room, events = room_in(tmp_path, monkeypatch, 10_000)
     room.close()

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_epochs import PER_EPOCH, PROMPTS, lora_file, make_run, measured
+from safetensors.numpy import load_file, save_file
 from textual.pilot import Pilot
 from textual.widgets import Input
 from watching import text_of, until
@@ -20,6 +22,7 @@ from engine.events import CheckpointSaved, EpochDone, EventLog, SampleSaved
 from engine.files import RunFolder
 from tui.app import KilnApp
 from tui.judged import Judged, read_judged, write_judged
+from tui.screens.blend import BlendDialog
 from tui.screens.blind import BlindScreen
 from tui.screens.dialogs import ErrorDialog
 from tui.screens.epoch_pair import PairScreen
@@ -253,7 +256,7 @@ async def test_a_blind_round_names_nothing_until_it_is_over(tmp_path: Path) -> N
 async def test_an_epoch_is_taken_along_and_its_use_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, loras = make_run(tmp_path), tmp_path / "home/ComfyUI/models/loras"
     loras.mkdir(parents=True)
-    monkeypatch.setattr("tui.screens.epochs.Path.home", lambda: tmp_path / "home")
+    monkeypatch.setattr("tui.screens.epochs_taking.Path.home", lambda: tmp_path / "home")
     async with opened(root) as on:
         await on.press("G", "u")
         await on.until(lambda: isinstance(on.app.screen, TakeDialog))
@@ -281,6 +284,33 @@ async def test_an_epoch_is_taken_along_and_its_use_is_shown(tmp_path: Path, monk
         await on.press("escape", "g", "u")
         await on.until(lambda: isinstance(on.app.screen, ErrorDialog))
         assert "Epoch 0 has no LoRA file" in on.text
+
+
+async def test_several_epochs_are_blended_into_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_run(tmp_path, every=4)
+    monkeypatch.setattr("tui.screens.epochs_taking.Path.home", lambda: tmp_path)
+    draw = np.random.default_rng(1)
+    parts = {"lora_down.weight": (2, 48), "lora_up.weight": (16, 2), "alpha": ()}
+    for file in sorted(root.glob("cat-e*.safetensors")):
+        layer = "lora_unet_single_blocks_0_linear2"
+        save_file(
+            {f"{layer}.{part}": draw.normal(size=shape).astype(np.float32) for part, shape in parts.items()}, file
+        )
+    async with opened(root) as on:
+        await on.press("B")
+        await on.until(lambda: isinstance(on.app.screen, BlendDialog))
+        assert "Averages" in on.text or "two files are needed" in on.text
+        on.app.screen.query_one(Input).value = "5"
+        await on.press("enter")
+        assert "two files are needed; there are files of: 4,8,12" in on.words
+        on.app.screen.query_one(Input).value = "4-8"
+        await on.press("enter")
+        await on.until(lambda: isinstance(on.app.screen, TakeDialog))
+        made = root / "cat-blend-e0004-e0008.safetensors"
+        assert "Use the blend" in on.text and made.name in on.text
+        assert {name.rpartition(".")[2] for name in load_file(made)} == {"weight", "alpha"}
+        await on.press("escape", "B")
+        await on.until(lambda: isinstance(on.app.screen, BlendDialog))
 
 
 async def test_strengths_of_one_prompt_are_shown_or_how_to_get_them(tmp_path: Path) -> None:

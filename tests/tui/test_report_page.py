@@ -16,7 +16,7 @@ from PIL import Image
 
 from engine import text as texts
 from engine.errors import RunError
-from engine.events import EventLog, RunFailed, RunStarted, SampleSaved, SteppedDown
+from engine.events import EventLog, NearCopy, RunFailed, RunStarted, SampleSaved, Scored, SteppedDown, replay
 from engine.files import RunFolder
 from tests.reliability import figure
 from tui.judged import JUDGED_NAME, Judged
@@ -131,6 +131,21 @@ def test_no_home_no_folder_and_no_secret_is_told(tmp_path: Path, monkeypatch: py
     for leak in (token, str(tmp_path), "/home/", "/models/t5", "/elsewhere"):
         assert leak not in page, leak
     assert "writing owl/x and y failed" in page
+
+
+def test_scores_and_near_copies_stand_below_their_pictures(tmp_path: Path) -> None:
+    folder = made_run(tmp_path / "runs")
+    events = RunFolder(folder).events
+    sample = next(entry.event for entry in replay(events, SampleSaved))
+    assert isinstance(sample, SampleSaved)
+    log = EventLog(events)
+    log.append(Scored(sample.path, "clip_image", 0.8125))
+    log.append(NearCopy(sample.path, "/somewhere/own<1>.png", 0.07))
+    log.close()
+    told = closed(write_report([folder]).page.read_text()).text()
+    assert "clip image 0.81, nearly a copy of own<1>.png" in told and "somewhere" not in told
+    bare = write_report([folder], Wish(dataset=False, out=tmp_path / "bare.html")).page.read_text()
+    assert "nearly a copy of a training picture" in bare and "own&lt;1&gt;" not in bare
 
 
 def test_without_the_dataset_nothing_of_it_is_in_the_page(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from engine.files import RunFolder
 from engine.text import safe_text
 from tui.exit_codes import FINISHED
 from tui.job import run_job
-from tui.run_loras import epochs, files_of, named, recommended, run_folder
+from tui.run_loras import blend_name, epochs, files_of, named, recommended, run_folder
 
 
 def add_parser(subparsers: Any) -> None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     folder = run_folder(args.run)
     files = named(args.files, folder) if args.files else files_of(folder, args.epochs or _recommended(folder))
     weights = args.weights or [1.0] * len(files)
-    out = args.out or _free_name(folder, files)
+    out = args.out or blend_name(folder, files)
     from engine.jobs import blend_loras
 
     lines: list[str] = []
@@ -76,13 +76,3 @@ def _recommended(folder: RunFolder) -> tuple[tuple[int, int], ...]:
             "Give --epochs 20-27, or --files A B C.",
         )
     return spans
-
-
-def _free_name(folder: RunFolder, files: list[Path]) -> Path:
-    """A name in the run's folder that tells the first and the last file, and is not taken."""
-    ends = [file.stem.removeprefix(folder.name).strip("-") or "final" for file in (files[0], files[-1])]
-    stem = f"{folder.name}-blend-{ends[0]}-{ends[1]}"
-    number = 1
-    while (path := folder.root / f"{stem}{f'-{number}' if number > 1 else ''}.safetensors").exists():
-        number += 1
-    return path

@@ -123,8 +123,7 @@ def epochs_of(view: RunView, folder: Path, asked: tuple[int, ...]) -> dict[int, 
     found = {
         row.epoch: (row.step, path)
         for row in epoch_rows(view, folder, Judged(), advice_of(view))
-        for path in reversed(row.files)
-        if path.is_file()
+        if (path := row.lora) is not None
     }
     wanted = asked or tuple(sorted(found))
     lacking = [epoch for epoch in wanted if epoch and epoch not in found]

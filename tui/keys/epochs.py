@@ -19,6 +19,7 @@ EPOCHS_KEYS: tuple[Key, ...] = (
         _GROUP, footer=True),
     Key("epochs.use", "u", "use", "Use", "Take this epoch's LoRA along, and see how it is used", _GROUP, footer=True),
     Key("epochs.blind", "b", "blind", "Blind", "Compare pictures without knowing their epochs", _GROUP, footer=True),
+    Key("epochs.blend", "B", "blend", "Blend", "Average several epochs' files into one", _GROUP, "B"),
     Key("epochs.signal", "c", "signal", "Curve", "The next curve: loss, noise levels, drift, update", _GROUP,
         footer=True),
     Key("epochs.more", "plus,equals_sign", "more(1)", "Star", "One star more; 0 to 5 give so many", _GROUP, "+",

@@ -104,6 +104,28 @@ class RunFacts:
         found = self.strengths
         return 1.0 if 1.0 in found or not found else found[-1]
 
+    def remark(self, cell: Cell) -> str:
+        """What was found of a picture: scores of the user's models, and whether it is nearly a copy."""
+        sample = self.grid.get(cell)
+        if sample is None:
+            return ""
+        scores = sorted(self.view.scores.get(sample.path, {}).items())
+        words = [f"{safe_text(name.replace('_', ' '), 20)} {value:.2f}" for name, value in scores]
+        near = self.view.near_copies.get(sample.path)
+        if near is not None:
+            which = safe_text(Path(near.picture).name, 60) if self.dataset.trained else "a training picture"
+            words.append(f"nearly a copy of {which}")
+        return ", ".join(words)
+
+    def told(self, text: str) -> str:
+        """A line of the run's log as far as the report may tell it: without folders, and without the dataset's names
+        where nothing of the dataset is told."""
+        if not self.dataset.trained:
+            for near in self.view.near_copies.values():
+                name = Path(near.picture).name
+                text = text.replace(name, "(not told)").replace(safe_text(name), "(not told)")
+        return self.shorten.text(text)
+
     def is_advised(self, epoch: int) -> bool:
         """Whether an epoch lies in the recommended range."""
         return bool(self.advice.best) and self.advice.first <= epoch <= self.advice.last

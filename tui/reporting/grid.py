@@ -35,8 +35,9 @@ class Cells:
         self._pictures = pictures
         self._refused = refused
 
-    def cell(self, key: Key, words: str, label: str, class_: str | None = None) -> Markup:
-        """A picture to enlarge, with ``words`` on what it is, or why there is none; ``label`` is for paper."""
+    def cell(self, key: Key, words: str, label: str, class_: str | None = None, remark: str = "") -> Markup:
+        """A picture to enlarge, with ``words`` on what it is, or why there is none; ``label`` is for paper, a
+        ``remark`` stands below it."""
         picture = self._pictures.made.get(key)
         if picture is not None:
             image = element(
@@ -50,7 +51,8 @@ class Cells:
             inside = element("span", why, class_="none bad")
         else:
             inside = element("span", "–", class_="none", aria_label="no picture")
-        return element("td", inside, class_=class_, data_label=label)
+        below = element("small", remark) if remark else ""
+        return element("td", inside, below, class_=class_, data_label=label)
 
 
 def grid(facts: RunFacts, cells: Cells, run: int = 0) -> Markup:
@@ -129,7 +131,8 @@ def _grid(facts: RunFacts, cells: Cells, run: int, strength: float) -> Markup:
             row.append(cells.cell(own_key(run, prompt.index), beside, OWN))
         row += [
             cells.cell(sample_key(run, epoch, prompt.index, strength), words_of(prompt, epoch, strength),
-                       epoch_name(epoch), column_class(facts, epoch))
+                       epoch_name(epoch), column_class(facts, epoch),
+                       facts.remark((epoch, prompt.index, strength)))
             for epoch in epochs
         ]  # fmt: skip
         rows.append(element("tr", *row))
@@ -147,7 +150,7 @@ def _strengths(facts: RunFacts, cells: Cells, run: int, epoch: int, strengths: S
     rows = [
         element("tr", prompt_head(prompt), *(
             cells.cell(strength_key(run, epoch, prompt.index, strength), words_of(prompt, epoch, strength),
-                       f"strength {strength:g}")
+                       f"strength {strength:g}", remark=facts.remark((epoch, prompt.index, strength)))
             for strength in strengths
         ))
         for prompt in facts.prompts

@@ -67,7 +67,7 @@ tbody th { font-weight: 600; }
   background: var(--bg); font-weight: 400; font-size: 0.88rem; padding-right: 0.7rem; }
 .grid tbody th span:not(.badge) { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 7;
   overflow: hidden; }
-.grid tbody th small { display: block; }
+.grid tbody small { display: block; max-width: clamp(6rem, 12vw, 12rem); overflow-wrap: anywhere; }
 .shot { display: block; padding: 0; border: 0; background: none; cursor: zoom-in; border-radius: 4px; }
 .shot img { display: block; width: clamp(6rem, 12vw, 12rem); height: auto; border-radius: 4px; }
 .tiny { image-rendering: pixelated; }

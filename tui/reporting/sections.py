@@ -130,7 +130,7 @@ def machine(facts: RunFacts) -> Markup:
 def faults(facts: RunFacts) -> Markup:
     """What went wrong while it ran, oldest first; nothing where nothing did."""
     view, shorten = facts.view, facts.shorten
-    told = [(line.level, shorten.text(line.text)) for line in view.log if line.level in ("warning", "error")]
+    told = [(line.level, facts.told(line.text)) for line in view.log if line.level in ("warning", "error")]
     rows = [(f"{level}", text) for level, text in told[-FAULTS_SHOWN:]]
     rows += [("changed", f"{one.setting}: {one.before} to {one.after}, as memory ran out while {one.stage}")
              for one in view.stepped_down]  # fmt: skip

@@ -7,7 +7,6 @@ written at once, by a thread, into the run's folder (:mod:`tui.judged`).
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -20,16 +19,14 @@ from tui.aside import aside
 from tui.blind import candidates, pairings
 from tui.epochs_shown import rejudged
 from tui.judged import MOST_STARS, QUESTIONS, Judged, Opinion, write_judged
-from tui.places import is_shipped
-from tui.screens.epochs_moving import EpochsMoving
-from tui.taking import NameTaken, file_of, found_targets, take, use_of, usual_name
+from tui.screens.epochs_taking import EpochsTaking
 from tui.widgets.preview import how_to_draw
 
 if TYPE_CHECKING:
     from tui.app import KilnApp
 
 
-class EpochsScreen(EpochsMoving):
+class EpochsScreen(EpochsTaking):
     """The screen and all its keys do."""
 
     _protected: tuple[int, ...] = ()
@@ -169,63 +166,6 @@ class EpochsScreen(EpochsMoving):
         files = self.shown.files_of(row) if row is not None else []
         path = files[0] if files else self.folder
         self.app.copy_words(str(path), f"the path of {path.name}")
-
-    @work(exclusive=True, group="ask")
-    async def action_use(self) -> None:
-        """Copy this epoch's file to where it is used, and say how."""
-        from tui.screens.take import UsageDialog
-
-        epoch = self.shown.epoch
-        try:
-            source = file_of(self.shown.rows, epoch)
-            path = await self._taken(source, usual_name(self.folder.name, epoch, source))
-        except EngineError as err:
-            self.app.show_error(err)
-            return
-        if path is None:
-            return
-        if self.judged is not None:
-            self.judge(replace(self.judged, chosen=epoch))
-        config = self.around.config if self.around is not None else None
-        trigger = config.dataset.captions.trigger_word if config is not None else ""
-        demo = config is not None and is_shipped(config.model.transformer)
-        told = await aside(self, self._pool, use_of, path, trigger, self.run.view.variant, demo)
-        self.app.push_screen(UsageDialog(epoch, path, path != source, told))
-
-    async def _taken(self, source: Path, name: str) -> Path | None:
-        """Ask where to, and copy; None where the user thought better of it.
-
-        Raises:
-            EngineError: it cannot be copied.
-        """
-        from tui.screens.dialogs import Choice, ChoiceDialog
-        from tui.screens.take import TakeDialog
-
-        session, config = self.workplace.session, self.around.config if self.around is not None else None
-        hints = [config.model.transformer] if config is not None else []
-        targets = await aside(self, self._pool, found_targets, Path.home(), hints)
-        folder, replacing = session.taken_to or (str(targets[0].folder) if targets else ""), False
-        while True:
-            if not replacing:
-                dialog = TakeDialog(self.shown.epoch, name, folder, targets, self.workplace.folder)
-                answer = await self.app.push_screen_wait(dialog)
-                if answer is None:
-                    return None
-                name, folder = answer.split("\n")
-            if not folder:
-                return source
-            try:
-                where = self.workplace.folder / Path(folder).expanduser()
-                path = await aside(self, self._pool, take, source, where, name, replacing)
-            except NameTaken as err:
-                choices = [Choice("other", "o", "Another name"), Choice("replace", "r", "Replace the file there")]
-                answer = await self.app.push_screen_wait(ChoiceDialog(err.title, err.detail, choices))
-                if answer is None:
-                    return None
-                replacing = answer == "replace"
-                continue
-            session.taken_to = folder
-            return path
 
     def action_back(self) -> None:
         """Out of the note, out of the zoom, else leave."""

@@ -31,16 +31,16 @@ class TakeDialog(Dialog):
 
     BINDINGS = bindings(DIALOG_KEYS + TAKE_KEYS)
 
-    def __init__(self, epoch: int, name: str, folder: str, targets: Sequence[Target], work: Path) -> None:
+    def __init__(self, what: str, name: str, folder: str, targets: Sequence[Target], work: Path) -> None:
         super().__init__()
-        self._epoch, self._file, self._folder = epoch, name, folder
+        self._what, self._file, self._folder = what, name, folder
         self._targets = targets
         self._work = work
 
     def compose(self) -> ComposeResult:
         """Two fields, what was found, what the keys do."""
         with Vertical(classes="box -wide"):
-            yield Static(safe(f"Use epoch {self._epoch}"), classes="title")
+            yield Static(safe(f"Use {self._what}"), classes="title")
             yield Static(safe("Name of the copy"))
             yield Entry(self._file, "file")
             yield Static(safe("Folder; empty leaves the file where it is and only says how to use it"))
@@ -90,13 +90,13 @@ class UsageDialog(Dialog):
 
     BINDINGS = bindings(DIALOG_KEYS + USAGE_KEYS)
 
-    def __init__(self, epoch: int, path: Path, copied: bool, use: Use) -> None:
+    def __init__(self, what: str, path: Path, copied: bool, use: Use) -> None:
         super().__init__()
-        self._epoch, self._path, self._copied, self._use = epoch, path, copied, use
+        self._what, self._path, self._copied, self._use = what, path, copied, use
 
     def compose(self) -> ComposeResult:
         """Where it is, the ways to use it, what the keys do."""
-        done = f"Epoch {self._epoch} was copied" if self._copied else f"Epoch {self._epoch} stays where it is"
+        done = f"{self._what} was copied" if self._copied else f"{self._what} stays where it is"
         with Vertical(classes="box -wide"):
             yield Static(safe(done), classes="title")
             yield Static(safe(safe_text(self._path, 400)), classes="detail")

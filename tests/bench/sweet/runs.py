@@ -64,6 +64,19 @@ RUNS = (
     Spec("calm-k", False, False, 24, 3e-3, 8, 25, schedule="cosine"),
     Spec("greedy-l", False, True, 10, 8e-3, 8, 32, held_out=8, regularization=False),
     Spec("calm-l", False, False, 18, 2e-3, 8, 26, held_out=4),
+    # A second half, declared when the rule that asks for drift stood, before the first of them was recorded.
+    Spec("greedy-m", False, True, 5, 4e-3, 16, 41, held_out=8, regularization=False),
+    Spec("calm-m", False, False, 14, 2e-3, 8, 42),
+    Spec("greedy-n", False, True, 9, 6e-3, 8, 43, held_out=6, regularization=False),
+    Spec("calm-n", False, False, 26, 1.5e-3, 8, 44),
+    Spec("greedy-o", False, True, 12, 5e-3, 8, 45, regularization=False),
+    Spec("calm-o", False, False, 18, 3e-3, 4, 46, held_out=8, schedule="cosine"),
+    Spec("greedy-q", False, True, 7, 5e-3, 16, 47, held_out=6, regularization=False),
+    Spec("calm-q", False, False, 20, 2e-3, 16, 48, held_out=6),
+    Spec("greedy-r", False, True, 6, 8e-3, 4, 49, held_out=8, regularization=False),
+    Spec("calm-r", False, False, 16, 2.5e-3, 8, 50, schedule="cosine"),
+    Spec("greedy-s", False, True, 16, 6e-3, 16, 51, held_out=4, regularization=False),
+    Spec("calm-s", False, False, 22, 1e-3, 16, 52, held_out=8),
 )
 
 
