@@ -13,7 +13,6 @@ from engine.config_writer import config_text, edited_text
 from engine.dataset.captions import caption_text, final_caption, read_caption
 from engine.dataset.edits import open_caption
 from engine.dataset.history import load_history
-from engine.dataset.past import Past, open_past, write_news
 from engine.dataset.query import haystack, matcher, needles
 from engine.dataset.sidecar import SIDECAR_NAME, load_sidecar
 from engine.errors import ConfigError, DatasetError, EngineError
@@ -210,28 +209,6 @@ def _told(data: bytes) -> None:
     LogEvent("info", text_of(data))
 
 
-def _past(data: bytes) -> None:
-    path = as_file(data, "past.jsonl")
-    past = open_past(path, "now", "began")
-    while past.undo():
-        pass
-    while past.redo():
-        pass
-    assert past.text == "now", "the way back leads elsewhere"
-    write_news(path, past.news())
-    again = open_past(path, "now", "began")
-    assert len(again) == len(past) and again.text == "now", "what is written reads back as something else"
-
-
-def _past_seeds() -> list[bytes]:
-    past = Past("a \u00e9")
-    for text in ("a cat", "", "two\nlines"):
-        past.take(text)
-    past.undo()
-    lines = [sealed(json.dumps(line)) for line in past.news()]
-    return ["\n".join([*lines, ""]).encode(), "\n".join(json.dumps(json.loads(line)) for line in lines).encode()]
-
-
 TARGETS = (
     Target(
         "config", _config, (ConfigError,), _config_seeds,
@@ -267,7 +244,6 @@ TARGETS = (
          b'{"seq": 1, "time": 1, "type": "Slowed", "step": 1, "factor": 2, "cause": "", "text": "", "changes": 3}\n'),
     ),
     Target("captions-history", _history, (), _history_seeds, ("engine.dataset.history.load_history",)),
-    Target("caption-past", _past, (), _past_seeds, ("engine.dataset.past.open_past",)),
     Target(
         "safe-text", _safe, (), lambda: [b"plain", b"\x1b]52;c;QQ==\x07", "e\u0301\u0301\u202e\U000e0041é".encode()],
         ("engine.text.safe_text", "engine.files.slug", "tui.error_text.error_text"),

@@ -161,7 +161,7 @@ async def test_typing_saves_by_itself(folder: Path) -> None:
         await until(pilot, lambda: text_of(folder, "a") == "a red cat!!\n")
         await until(pilot, lambda: "saved" in str(app.pane.border_subtitle))
         assert app.session.draft.path == "" and app.catalog.rows[0].caption == "a red cat!!"
-        await until(pilot, lambda: [type(message).__name__ for message in app.messages] == ["CaptionSaved"])
+        await until(pilot, lambda: {type(message).__name__ for message in app.messages} == {"CaptionSaved"})
 
 
 async def test_typing_and_saving_do_not_draw_the_picture_again(folder: Path) -> None:
@@ -189,6 +189,7 @@ async def test_typing_and_saving_do_not_draw_the_picture_again(folder: Path) -> 
 
 async def test_what_is_not_written_yet_is_a_draft(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tui.widgets.caption, "AUTOSAVE_S", 60)
+    monkeypatch.setattr(tui.widgets.caption, "LONGEST_S", 60)
     app = PaneApp(folder)
     async with opened(app) as pilot:
         await pilot.press(*"!!")
