@@ -74,7 +74,8 @@ def vocabulary_of(captions: Iterable[str]) -> Vocabulary:
         number += 1
         words.update(set(WORD.findall(caption)))
         parts = [part.strip() for part in re.split(r"[,\n]", caption)]
-        tags.update({part for part in parts if 0 < len(part) <= LONGEST})
+        # What a terminal may act on is in captions for no good reason, and is handed on to no other.
+        tags.update({part for part in parts if 0 < len(part) <= LONGEST and part.isprintable()})
         lists += len(parts) >= 3 and caption.count(".") * 3 < len(parts) and sum(map(len, parts)) < 25 * len(parts)
     words = _one_spelling(words)
     tags = _one_spelling(tags) if lists * 2 > number else Counter()

@@ -56,6 +56,11 @@ def test_tags_are_completed_as_a_whole() -> None:
     assert known.completion("1girl, silver h", ", smile") == "air"
 
 
+def test_what_a_terminal_acts_on_is_not_offered() -> None:
+    known = vocabulary_of(["silver\x1b]52;c;Q\x07, b, c", "silver\x1b]52;c;Q\x07, b, d", "gold\u202ee, b, c"] * 2)
+    assert set(known.tags) == {"b", "c", "d"} and known.completion("b, silv", "") == "er"
+
+
 @given(st.lists(st.text(max_size=30), max_size=6), st.text(max_size=12))
 def test_what_is_offered_is_in_the_captions(captions: list[str], before: str) -> None:
     offered = vocabulary_of(captions).completion(before, "")
