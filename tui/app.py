@@ -14,6 +14,8 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.events import Event, Key
@@ -150,6 +152,15 @@ class KilnApp(Habits):
         except EngineError as err:
             self.show_error(err)
             return None
+
+    async def edit_outside(self, path: Path) -> str:
+        """Have the user edit a file in a program of his own on this terminal; what went wrong, or nothing."""
+        terminal = self._terminal
+        if terminal is None or (edit := terminal.edit) is None:
+            return "this terminal cannot be lent"
+        from tui.terminal.lending import lend
+
+        return await lend(self, terminal, partial(edit, path))
 
     def action_detach(self) -> None:
         """Give the terminal back; the workplace goes on without one."""

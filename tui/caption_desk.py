@@ -12,15 +12,16 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from engine.dataset.breaks import ANY_BREAK, breaks_kept
+from engine.dataset.breaks import breaks_kept
 from engine.dataset.edits import CaptionChanged, CaptionFile, open_caption, write_caption
 from engine.errors import DatasetError, DiskError, EngineError
 from engine.text import safe_text
+from tui.caption_past import PastShelf
+from tui.caption_sheet import Sheet, Signature, draft_of, shown, unreadable
 from tui.places import is_shipped
 from tui.session import Draft, Keeper, SessionState
 
@@ -28,57 +29,12 @@ if TYPE_CHECKING:
     from tui.catalog import Row
 
 KEPT_SHEETS = 100
-"""Captions without unsaved text whose undo history is kept."""
+"""Captions without unsaved text that stay on the desk; of the others the disk has the past."""
 
 UNASKED = "unasked"
 """In place of a file's digest: a draft from elsewhere is in conflict with whatever the file holds."""
 
-Signature = tuple[int, int, int, int] | None
 Seen = tuple[Signature, CaptionFile | DatasetError]
-
-
-@dataclass(eq=False)
-class Sheet:
-    """One caption as the user has it before him."""
-
-    row: Row
-    base: CaptionFile
-    """The file as last read or written: what the next write goes over."""
-    text: str
-    """As in the editor; every line break is a line feed."""
-    clean: str
-    """How the editor shows ``base``; a text that equals it is never written."""
-    readable: bool = True
-    """Whether there is a text to edit; else ``problem`` says why not."""
-    locked: bool = False
-    """It belongs to the program and is only shown."""
-    problem: EngineError | None = None
-    """Why the file could not be read, or the text not written."""
-    theirs: CaptionFile | None = None
-    """The file as others changed it while the text was edited; nothing is written until the user has chosen."""
-    asked: bool = False
-    """The user was asked what to do about ``theirs``."""
-    writing: str | None = None
-    """The text that is being written."""
-    history: Any = None
-    """The editor's undo and redo."""
-    cursor: tuple[int, int] = (0, 0)
-    signature: Signature = field(default=None)
-
-    @property
-    def editable(self) -> bool:
-        """Whether the user may type."""
-        return self.readable and not self.locked
-
-    @property
-    def dirty(self) -> bool:
-        """Whether the text is not in the file."""
-        return self.text != self.clean
-
-    @property
-    def altered(self) -> bool:
-        """Whether the file has line breaks (U+2028 and such) that become plain ones in lines that are edited."""
-        return self.clean != self.base.text
 
 
 class CaptionDesk:
@@ -89,6 +45,7 @@ class CaptionDesk:
         saved: told of every caption written, with its text, in the screen's thread.
         keep: writes a packed session, in the writing thread: drafts must outlive a host that is killed.
         own: drafts of an earlier session are written without a question only below this folder; everywhere if None.
+        pasts: where the steps to undo are kept over restarts; nowhere when None.
     """
 
     def __init__(
@@ -97,6 +54,7 @@ class CaptionDesk:
         saved: Callable[[Row, str], None] | None = None,
         keep: Callable[[dict[str, Any]], None] | None = None,
         own: Path | None = None,
+        pasts: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self._session = session
         self._saved = saved
@@ -112,6 +70,7 @@ class CaptionDesk:
         self._writes: list[Future[None]] = []
         self.keeper = Keeper(session, keep, self._pool)
         """Has the writing thread write new drafts down."""
+        self._pasts = PastShelf(pasts, self._pool)
         self.current: Sheet | None = None
         self.tell: Callable[[], None] | None = None
         """Called in the writing thread after every write: time for :meth:`collect`."""
@@ -145,12 +104,15 @@ class CaptionDesk:
         if not sheet.editable:
             return
         sheet.text, sheet.cursor = text, cursor
+        if sheet.past is not None:
+            sheet.past.take(text)
         if sheet.theirs is not None and text == shown(sheet.theirs.text):
             self.take_theirs(sheet)
         self._remember()
 
     def save(self, sheet: Sheet) -> None:
         """Begin to write a sheet's text, if there is something to write and nothing speaks against it."""
+        self._pasts.keep(sheet.past, sheet.base.path)
         if sheet.dirty and sheet.writing is None and sheet.theirs is None and sheet.editable:
             sheet.writing = sheet.text
 
@@ -265,7 +227,7 @@ class CaptionDesk:
         # Twice: a text may have gone on while its former state was being written.
         for _ in range(2):
             self.save_all()
-            wait([*self._writes, *self.keeper.writes], timeout_s / 2)
+            wait([*self._writes, *self.keeper.writes, *self._pasts.writes], timeout_s / 2)
             ended += self.collect()
         return ended
 
@@ -294,6 +256,8 @@ class CaptionDesk:
                 # Still begun on what it was begun on: should the session end here, it is in conflict again.
                 known = draft.base if base.digest != draft.base else UNASKED
                 sheet.theirs, sheet.base = base, CaptionFile(path, "", known)
+        if not sheet.locked:
+            sheet.past = self._pasts.of(path, sheet.text, sheet.clean)
         return sheet
 
     def _changed(self, sheet: Sheet, now: CaptionFile) -> None:
@@ -305,10 +269,12 @@ class CaptionDesk:
             self._adopt(sheet, now)
 
     def _adopt(self, sheet: Sheet, now: CaptionFile) -> None:
-        if sheet is not self.current and sheet.text != shown(now.text):
-            sheet.history = None  # it leads to another text; the editor makes the current one follow
-        sheet.base = now
-        sheet.text = sheet.clean = shown(now.text)
+        text = shown(now.text)
+        if sheet.past is None and not sheet.locked:
+            sheet.past = self._pasts.of(now.path, text, text)
+        elif sheet.past is not None and sheet is not self.current:  # the editor makes the current one follow
+            sheet.past.take(text)
+        sheet.base, sheet.text, sheet.clean = now, text, text
         sheet.theirs, sheet.problem, sheet.readable = None, None, True
 
     def _remember(self) -> None:
@@ -319,16 +285,6 @@ class CaptionDesk:
         self._session.drafts = self._waiting | drafts
 
 
-def shown(text: str) -> str:
-    """``text`` as the editor has it: it takes every line break that Unicode knows for a plain one."""
-    return ANY_BREAK.sub("\n", text)
-
-
-def draft_of(sheet: Sheet) -> Draft:
-    """What the session keeps of a text that is not in its file."""
-    return Draft(str(sheet.row.path), sheet.text, sheet.base.digest, *sheet.cursor)
-
-
 def written(base: CaptionFile, text: str) -> CaptionFile | EngineError:
     """What stands in the file once ``text`` is written over ``base``, or why it is not. Waits for the disk."""
     try:
@@ -337,15 +293,6 @@ def written(base: CaptionFile, text: str) -> CaptionFile | EngineError:
         return err
     except (OSError, ValueError) as err:
         return DiskError("The caption could not be written", safe_text(err), "Save it under another name.")
-
-
-def unreadable(sheet: Sheet, err: DatasetError) -> None:
-    """The file of ``sheet`` cannot be read; what the user typed stays."""
-    if sheet.problem is None or (sheet.problem.title, sheet.problem.detail) != (err.title, err.detail):
-        sheet.problem = err
-    if not sheet.dirty:
-        sheet.text = sheet.clean = ""
-        sheet.readable = False
 
 
 def seen_at(path: Path, known: Signature) -> Seen | None:

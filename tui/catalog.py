@@ -16,7 +16,7 @@ from engine.config import CaptionConfig, DatasetConfig, ModelConfig
 from engine.dataset.problems import Problem
 from engine.dataset.query import Query, query_of
 from engine.dataset.sidecar import MAX_STARS, PictureNotes
-from engine.dataset.tokens import CLIP_LIMIT, TokenCount, Tokenizer
+from engine.dataset.tokens import CLIP_LIMIT, Measured, Tokenizer
 from tui.catalog_load import DatasetReader
 from tui.catalog_rows import SORTS, Row, matching, take_notes
 from tui.catalog_thread import WATCHED_S, CatalogThread
@@ -130,10 +130,13 @@ class Catalog(CatalogThread):
         """
         return matching(self.rows, self.query(text), sort, descending)
 
-    def count(self, row: Row, text: str) -> TokenCount | None:
-        """Tokens of ``text`` as the caption of ``row``, trigger word and all; None without tokenizers. Any thread."""
+    def measure(self, row: Row, text: str) -> Measured | None:
+        """What ``text`` costs as the caption of ``row``, trigger word and all, and where it is cut.
+
+        None without tokenizers. Any thread.
+        """
         reader = self._reader
-        return reader.count(reader.text_of(text, row.regularization)) if reader else None
+        return reader.measure(text, row.regularization) if reader else None
 
     def set_caption(self, row: Row, text: str) -> None:
         """Take up a caption that was written: it shows at once, the thread reads the file and counts."""

@@ -19,7 +19,7 @@ from engine.dataset.masks import folder_of
 from engine.dataset.problems import Problem, from_error
 from engine.dataset.scan import all_pairs
 from engine.dataset.sidecar import SIDECAR_NAME, PictureNotes, Sidecar, load_sidecar, place_of
-from engine.dataset.tokens import TokenCount, Tokenizer, count_tokens, load_tokenizers, t5_limit
+from engine.dataset.tokens import CLIP_LIMIT, Measured, Tokenizer, count_tokens, load_tokenizers, measure, t5_limit
 from engine.errors import DatasetError, EngineError, ModelFileError
 from tui.catalog_rows import Mark, Row, mark_of, prefixes_of, read_caption_of, row_of, take_info, take_notes
 
@@ -135,9 +135,11 @@ class DatasetReader:
         """The text that is trained on, without what is drawn anew for each step."""
         return final_caption(caption, self._still, 0, 0, 0, regularization)
 
-    def count(self, text: str) -> TokenCount | None:
-        """Tokens of a text; None where there are no tokenizers (yet)."""
-        return count_tokens([text], *self.tokenizers)[0] if self.tokenizers else None
+    def measure(self, caption: str, regularization: bool) -> Measured | None:
+        """What a caption costs and where it is cut; None where there are no tokenizers (yet)."""
+        if not self.tokenizers:
+            return None
+        return measure(caption, self.text_of(caption, regularization), *self.tokenizers, (CLIP_LIMIT, self.t5_limit))
 
     def _walk(self) -> None:
         began = time.time_ns() - CLOCK_NS

@@ -24,6 +24,7 @@ from engine.dataset.problems import Problem, from_error
 from engine.dataset.query import Query, haystack
 from engine.dataset.scan import caption_of, crop_problem, picture_warnings
 from engine.dataset.sidecar import PictureNotes
+from engine.dataset.trigger import trigger_problem
 from engine.errors import ConfigError, DatasetError
 from engine.text import safe_text
 
@@ -166,6 +167,9 @@ def read_caption_of(row: Row, dataset: DatasetConfig) -> bool:
     pair = Pair(row.path, row.caption_path if mark else None, row.name, row.repeats, row.regularization)
     text = caption_of(pair, dataset, problems)
     row.caption = text if mark else None
+    word = dataset.captions.trigger_word
+    if text and not row.regularization and (found := trigger_problem(row.caption_path, text, word)):
+        problems.append(found)
     row.caption_problems = problems
     row.haystack = haystack(row.name, row.caption or "")
     row.caption_mark = mark

@@ -40,6 +40,7 @@ LATER = (
     "tui.screens.help",
     "tui.screens.jump",
     "tui.screens.large_picture",
+    "tui.screens.outside",
     "tui.screens.pick",
     "tui.screens.replace",
     "tui.screens.resume",
@@ -49,6 +50,7 @@ LATER = (
     "tui.screens.verdict",
     "tui.screens.wizard",
     "tui.screens.words",
+    "tui.terminal.lending",
     "tui.widgets.braille",
     "tui.wizard.profiles",
 )

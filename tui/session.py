@@ -69,6 +69,9 @@ class SessionState:
     """Pictures edited while a run is live, by their paths: the epoch from which a caption counts, or
     :data:`NEXT_START`."""
 
+    reminder: str = ""
+    """The recipe whose words on captions are shown above the text; empty for none."""
+
     smoothing: int = -2
     """Index of the loss's average, -1 for none, -2 while not chosen."""
     window: int = 0

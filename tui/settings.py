@@ -18,6 +18,7 @@ from engine.config import Part
 from engine.config_file import MAX_BYTES, check_table, parse_toml, read_text
 from engine.errors import ConfigError
 from engine.files import atomic_write
+from tui.caption_template import TEMPLATE
 
 Images = Literal["auto", "kitty", "sixel", "cells", "half", "off"]
 
@@ -52,6 +53,17 @@ class Commands(Part):
         return words
 
 
+class Editing(Part):
+    """How captions are typed."""
+
+    words: Annotated[str, Field(max_length=4096)] = "auto"
+    """A file of words, one a line, for finding misspelt ones; auto takes the system's if there is one, off none."""
+    template: Annotated[str, Field(min_length=1, max_length=1000)] = TEMPLATE
+    """The sentence of the template; what is in square brackets are its slots."""
+    completion: bool = True
+    """Offer words and tags of the dataset's other captions while one is typed."""
+
+
 class Settings(Part):
     """All there is to set."""
 
@@ -74,6 +86,8 @@ class Settings(Part):
         default_factory=dict
     )
     """Other keys for commands: a command's id and its keys, for example ``"run.pause" = "p,f9"``."""
+    editing: Editing = Editing()
+    """How captions are typed."""
     model_folders: tuple[str, ...] = ()
     """Folders that are searched for models first."""
     commands: Commands = Commands()
@@ -108,6 +122,11 @@ def settings_path() -> Path:
     """Where the settings are read from; need not exist."""
     given = os.environ.get("LORAKILN_SETTINGS")
     return Path(given) if given else Path(platformdirs.user_config_dir("lorakiln")) / "settings.toml"
+
+
+def own_words_path() -> Path:
+    """Where the user's own right words are; need not exist."""
+    return settings_path().with_name("words.txt")
 
 
 def load_settings() -> Settings:

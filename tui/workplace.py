@@ -124,7 +124,9 @@ class Workplace:
         """The captions being edited."""
         from tui.caption_desk import CaptionDesk
 
-        return CaptionDesk(self.session, self.catalog.set_caption, partial(_keep, self), self.folder)
+        return CaptionDesk(
+            self.session, self.catalog.set_caption, partial(_keep, self), self.folder, partial(_pasts, self)
+        )
 
     batches = cached_property(_batches)
     """Changes of many captions, and their undo."""
@@ -279,6 +281,15 @@ def _keep(place: Workplace, table: dict[str, Any]) -> None:
         return
     with contextlib.suppress(DiskError):
         write_session(table, place.home / "session.json")
+
+
+def _pasts(place: Workplace) -> Path | None:
+    """Where the captions' steps to undo are kept; None where that is another process's, or cannot be written."""
+    if place.shared:
+        return None
+    with contextlib.suppress(DiskError):
+        return place.home / "undo"
+    return None
 
 
 def _must_be_free(place: Workplace) -> None:

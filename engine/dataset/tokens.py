@@ -24,6 +24,12 @@ class Tokenizer(Protocol):
     def count(self, text: str) -> int:
         """Tokens of ``text`` with the special ones, uncut."""
 
+    def cut(self, text: str, length: int) -> int | None:
+        """The character at which the first token begins that ``length`` has no room for; None where all fit."""
+
+    def pieces(self, word: str) -> list[str]:
+        """What a word is taken apart into, as plain text."""
+
 
 @dataclass(frozen=True)
 class TokenCount:
@@ -31,6 +37,42 @@ class TokenCount:
 
     clip: int
     t5: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one caption costs, and from which of its characters on each encoder reads no more (None: it reads all)."""
+
+    clip: int
+    t5: int
+    clip_cut: int | None = None
+    t5_cut: int | None = None
+
+
+def measure(caption: str, trained_on: str, clip: Tokenizer, t5: Tokenizer, limits: tuple[int, int]) -> Measured:
+    """Count a caption, and find where it is cut.
+
+    Args:
+        caption: as it is written.
+        trained_on: the text made of it (:func:`engine.dataset.captions.final_caption`), which is what is cut.
+        clip: CLIP's tokenizer.
+        t5: T5's.
+        limits: tokens that CLIP and T5 read.
+    """
+    cuts = (clip.cut(trained_on, limits[0]), t5.cut(trained_on, limits[1]))
+    places = [None if cut is None else _place_in(caption, trained_on, cut) for cut in cuts]
+    return Measured(clip.count(trained_on), t5.count(trained_on), *places)
+
+
+def _place_in(caption: str, trained_on: str, cut: int) -> int:
+    """The character of ``caption`` that stands at ``cut`` in the text made of it.
+
+    A caption is joined to one line, and words are put around it. Where it is not found as it stands (wildcards were
+    resolved), the place is counted from the front.
+    """
+    before = len(caption) - len(caption.lstrip())
+    start = max(0, trained_on.find(" ".join(caption.strip().splitlines())))
+    return max(0, min(before + cut - start, len(caption)))
 
 
 def count_tokens(texts: Sequence[str], clip: Tokenizer, t5: Tokenizer) -> list[TokenCount]:

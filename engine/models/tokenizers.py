@@ -45,6 +45,14 @@ class ClipTokenizer:
         """Tokens of ``text``, both marks included: more than the model's length (77) means it will be cut."""
         return len(_ids(self._core, text)) + 2
 
+    def cut(self, text: str, length: int) -> int | None:
+        """The character at which the first token begins that does not fit into ``length``; None where all fit."""
+        return _cut(self._core, text, length - 2)
+
+    def pieces(self, word: str) -> list[str]:
+        """What a word is taken apart into, as plain text."""
+        return [piece.removesuffix("</w>") for piece in self._core.encode(word, add_special_tokens=False).tokens]
+
 
 class T5Tokenizer:
     """T5's unigram tokenizer: text and end mark, padded with 0."""
@@ -65,12 +73,33 @@ class T5Tokenizer:
         """Tokens of ``text``, the end mark included: more than the length in use (512, 256) means it will be cut."""
         return len(_ids(self._core, text)) + 1
 
+    def cut(self, text: str, length: int) -> int | None:
+        """The character at which the first token begins that does not fit into ``length``; None where all fit."""
+        return _cut(self._core, text, length - 1)
+
+    def pieces(self, word: str) -> list[str]:
+        """What a word is taken apart into, as plain text."""
+        pieces = (piece.removeprefix("▁") for piece in self._core.encode(word, add_special_tokens=False).tokens)
+        return [piece for piece in pieces if piece]
+
 
 def _ids(core: Tokenizer, text: str) -> list[int]:
-    # A lone surrogate (an undecodable byte of a file name) cannot be tokenized; it becomes a replacement mark.
-    clean = text.encode("utf-8", "replace").decode("utf-8")
-    ids: list[int] = core.encode(clean, add_special_tokens=False).ids
+    ids: list[int] = core.encode(_whole(text), add_special_tokens=False).ids
     return ids
+
+
+def _whole(text: str) -> str:
+    # A lone surrogate (an undecodable byte of a file name) cannot be tokenized; it becomes a replacement mark.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _cut(core: Tokenizer, text: str, fitting: int) -> int | None:
+    offsets: list[tuple[int, int]] = core.encode(_whole(text), add_special_tokens=False).offsets
+    if len(offsets) <= fitting:
+        return None
+    at = offsets[fitting][0]
+    # The space before a word belongs to T5's token of the word.
+    return at + len(text[at:]) - len(text[at:].lstrip()) if text[at : at + 1].isspace() else at
 
 
 def _padded(rows: Ids, length: int, pad: int) -> tuple[Ids, Masks]:

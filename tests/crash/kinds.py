@@ -18,17 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from kinds_quality import make_quality_file, read_quality_file
+from kinds_dataset import make_caption, make_journal, make_quality_file, make_sidecar, read_journal, read_quality_file
 from kinds_screen import (
     DETECTED,
     make_judged_file,
     make_note_file,
+    make_past_file,
     make_session_file,
     make_settings_file,
     make_sweep_file,
     make_theme_file,
+    make_words_file,
     read_judged_file,
     read_note_file,
+    read_past_file,
     read_session_file,
     read_settings_file,
     read_sweep_file,
@@ -41,10 +44,9 @@ from torch import Tensor
 from engine.cache.store import Store, content_key
 from engine.config_file import load_config, save_config
 from engine.dataset.captions import read_caption
-from engine.dataset.edits import open_caption, write_caption
 from engine.dataset.history import CaptionHistory, load_history
-from engine.dataset.journal import Change, Journal, Step
-from engine.dataset.sidecar import Sidecar, load_sidecar
+from engine.dataset.sidecar import load_sidecar
+from engine.dataset.spelling import read_words
 from engine.events import EpochDone, EventLog, Log, StepDone, replay
 from engine.files import RunFolder
 from engine.hardware.cards import card_named
@@ -148,7 +150,7 @@ def _read_state(path: Path) -> Any:
     return state.place, _plain(state.lora), _plain(state.optimizer), state.optimizer_json, state.identity
 
 
-def _make_captions(folder: Path, which: int) -> Path:
+def make_captions(folder: Path, which: int) -> Path:
     history = CaptionHistory(folder / "captions.jsonl")
     for epoch, texts in enumerate(({"/a.png": f"a cat {which}", "/b.png": "a dog"}, {}, {"/a.png": "é 4"}, {}), 1):
         history.record(epoch, texts)
@@ -390,29 +392,6 @@ def _read_measured(path: Path) -> Any:
 # People's files, and other people's
 
 
-def _make_sidecar(folder: Path, which: int) -> Path:
-    Sidecar().with_stars("a.png", 4).with_stars(f"sub/b {which}.png", 2).save(folder)
-    return folder / "lorakiln-dataset.toml"
-
-
-def _make_caption(folder: Path, which: int) -> Path:
-    write_caption(open_caption(folder / "a.txt"), f"a cat {which} — on a chair, é")
-    return folder / "a.txt"
-
-
-def _make_journal(folder: Path, which: int) -> Path:
-    journal = Journal(folder / "undo.jsonl")
-    for number in range(4):
-        change = Change(Path("/a.txt"), f"a cat {which}, {number}", f"a cat {which}, {number + 1}")
-        step = journal.record(Step("Replace é", (change, Change(Path("/b.txt"), None, f"{number}"))))
-    journal.undone(step)
-    return folder / "undo.jsonl"
-
-
-def _read_journal(path: Path) -> Any:
-    return Journal(path).steps()
-
-
 def _copied(source: Path, other: str = "# another\n") -> Make:
     def make(folder: Path, which: int) -> Path:
         path = folder / source.name
@@ -500,8 +479,11 @@ KINDS: tuple[Kind, ...] = (
              bound=name != "MANIFEST.json")
         for name in ("lora.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json")
     ),
-    Kind("captions.jsonl", ("engine.dataset.history",), _make_captions, _read_captions,
+    Kind("captions.jsonl", ("engine.dataset.history",), make_captions, _read_captions,
          "cut at the first damaged line, and said", _first_epochs, lines=True),
+    Kind("steps to undo", ("engine.dataset.past",), make_past_file, read_past_file, "fewer, and no other texts",
+         lambda good, found: set(found) <= {*good, "a dog"}, lines=True),
+    Kind("word list", ("engine.dataset.spelling",), make_words_file, read_words, PEOPLE, _anything),
     Kind("faults.jsonl", ("engine.training.faults",), _make_faults, read_skips, "the damaged line is left out",
          _some_of, lines=True),
     Kind("record of a state", ("engine.training.record",), _make_record, _read_record,
@@ -541,11 +523,11 @@ KINDS: tuple[Kind, ...] = (
          PEOPLE, _anything),
     Kind("starter", ("profiles.starters", "profiles.presets"), _copied(starters.FOLDER / "flux_dev.toml"),
          _read_package_file("flux_dev"), "a part of the program", _anything),
-    Kind("dataset's notes", ("engine.dataset.sidecar",), _make_sidecar, lambda path: load_sidecar(path.parent),
+    Kind("dataset's notes", ("engine.dataset.sidecar",), make_sidecar, lambda path: load_sidecar(path.parent),
          PEOPLE, _anything),
-    Kind("caption", ("engine.dataset.captions", "engine.dataset.edits"), _make_caption, read_caption, PEOPLE,
+    Kind("caption", ("engine.dataset.captions", "engine.dataset.edits"), make_caption, read_caption, PEOPLE,
          _anything),
-    Kind("undo of captions", ("engine.dataset.journal",), _make_journal, _read_journal,
+    Kind("undo of captions", ("engine.dataset.journal",), make_journal, read_journal,
          "the damaged line is left out", _some_of, lines=True),
     Kind("CLIP vocabulary", ("engine.models.tokenizers",), _tokenizer("tokenizer/vocab.json"), _read_clip,
          "others' file: refused, or another tokenizer", _anything),

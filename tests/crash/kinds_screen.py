@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from engine.dataset.past import Past, open_past, write_news
+from engine.dataset.spelling import add_word
 from tui.judged import JUDGED_NAME, Judged, Opinion, read_judged, write_judged
 from tui.session import Draft, SessionState, load_session, save_session
 from tui.settings import load_settings
@@ -25,6 +27,30 @@ def _unless_aside(path: Path, found: Any, nothing: Any) -> Any:
     aside.unlink()
     assert found == nothing
     return DETECTED
+
+
+def make_words_file(folder: Path, which: int) -> Path:
+    add_word(folder / "words.txt", f"word{which}")
+    add_word(folder / "words.txt", "é")
+    return folder / "words.txt"
+
+
+def make_past_file(folder: Path, which: int) -> Path:
+    past = Past(f"a cat {which}")
+    for text in ("a cat, sitting", "é", "a dog"):
+        past.take(text)
+        write_news(folder / "past.jsonl", past.news())
+    past.undo()
+    write_news(folder / "past.jsonl", past.news())
+    return folder / "past.jsonl"
+
+
+def read_past_file(path: Path) -> list[str]:
+    past = open_past(path, "é", "é")
+    texts = [past.text]
+    while past.undo():
+        texts.append(past.text)
+    return texts
 
 
 def make_session_file(folder: Path, which: int) -> Path:

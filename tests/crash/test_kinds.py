@@ -60,6 +60,7 @@ EXCUSED = {
     "tui.last_words": "the system's files",
     "tui.outside": "the last words of a program of the user's, for people",
     "tui.screens.form_writing": "compares a file's text with what is to be written",
+    "tui.screens.outside": "what the user's editor wrote, read as any caption is",
     "tui.setup.choices": "values of the form, which the session keeps",
     "tui.setup.form": "values of the form, which the session keeps",
     "tui.setup.prompts": "values of the form, which the session keeps",
@@ -70,6 +71,7 @@ EXCUSED = {
     "tui.terminal.driver": "terminals",
     "tui.terminal.host_log": "appends to the log",
     "tui.terminal.modes": "terminals",
+    "tui.terminal.user_editor": "terminals",
     "tui.terminal.wire": "messages of a socket, which may be hostile: its tests",
     "tui.wizard.lengths": "an answer in the wizard, which the session keeps",
 }

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 from engine.config import PROMPT_KINDS
 from engine.config_file import parse_config
+from engine.dataset.past import Past, open_past, write_news
 from engine.errors import ConfigError, RunError
 from engine.files import slug
+from engine.sealed import sealed
 from profiles.measured import FORMAT, Measured
 from tests.fuzz.target import Target, as_file, assert_harmless, scratch, text_of
 from tui import keymap, places, run_loras
@@ -245,7 +247,30 @@ def _measured_seeds() -> list[bytes]:
     return [json.dumps({"format": FORMAT, "measurements": []}).encode()]
 
 
+def _past(data: bytes) -> None:
+    path = as_file(data, "past.jsonl")
+    past = open_past(path, "now", "began")
+    while past.undo():
+        pass
+    while past.redo():
+        pass
+    assert past.text == "now", "the way back leads elsewhere"
+    write_news(path, past.news())
+    again = open_past(path, "now", "began")
+    assert len(again) == len(past) and again.text == "now", "what is written reads back as something else"
+
+
+def _past_seeds() -> list[bytes]:
+    past = Past("a \u00e9")
+    for text in ("a cat", "", "two\nlines"):
+        past.take(text)
+    past.undo()
+    lines = [sealed(json.dumps(line)) for line in past.news()]
+    return ["\n".join([*lines, ""]).encode(), "\n".join(json.dumps(json.loads(line)) for line in lines).encode()]
+
+
 TARGETS = (
+    Target("caption-past", _past, (), _past_seeds, ("engine.dataset.past.open_past",)),
     Target("settings", _settings, (ConfigError,), _settings_seeds, ("tui.settings.load_settings",)),
     Target(
         "keymap", _keymap, (ValueError,), _keymap_seeds,

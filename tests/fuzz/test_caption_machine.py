@@ -19,7 +19,8 @@ from engine.dataset.edits import open_caption
 from engine.errors import DatasetError
 from tests.crash.seams import Seams
 from tests.reliability import figure
-from tui.caption_desk import CaptionDesk, Sheet, shown
+from tui.caption_desk import CaptionDesk
+from tui.caption_sheet import Sheet, shown
 from tui.catalog import Row
 from tui.session import load_session, save_session, write_session
 

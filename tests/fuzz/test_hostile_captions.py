@@ -26,7 +26,8 @@ from tests.pocket import pocket_config
 from tests.reliability import figure
 from tests.tui.watching import until
 from tui.app import KilnApp
-from tui.caption_desk import CaptionDesk, shown
+from tui.caption_desk import CaptionDesk
+from tui.caption_sheet import shown
 from tui.catalog import Row
 from tui.session import SessionState
 from tui.settings import Settings

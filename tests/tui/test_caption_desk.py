@@ -14,7 +14,8 @@ import pytest
 import tui.caption_desk
 from engine.dataset.edits import CaptionFile
 from engine.errors import DiskError
-from tui.caption_desk import KEPT_SHEETS, CaptionDesk, shown
+from tui.caption_desk import KEPT_SHEETS, CaptionDesk
+from tui.caption_sheet import shown
 from tui.catalog import Row
 from tui.places import SHIPPED
 from tui.session import Draft, SessionState, load_session, save_session, write_session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from watching import until
 import tui.widgets.caption
 from engine.config import DatasetConfig
 from engine.dataset.decoder import Decoder
-from engine.dataset.tokens import TokenCount
+from engine.dataset.tokens import Measured
 from engine.errors import DatasetError
 from tui.caption_desk import CaptionDesk
 from tui.catalog import Catalog, Row
@@ -28,7 +29,8 @@ from tui.screens.conflict import ConflictDialog
 from tui.session import SessionState
 from tui.terminal.traits import Traits
 from tui.thumbnails import Thumbnails
-from tui.widgets.caption import CaptionPane, toggled_trigger
+from tui.widgets.caption import CaptionPane
+from tui.widgets.caption_aids import CaptionAids, toggled_trigger
 from tui.widgets.caption_editor import drawable, one_line
 
 SCREENS = Path(tui.widgets.caption.__file__).parents[1] / "screens"
@@ -50,9 +52,10 @@ class WordCatalog(Catalog):
     rows: list[Row] = []  # type: ignore[assignment]  # noqa: RUF012 - set on the instance
     dataset: Any = None
 
-    def count(self, row: Row, text: str) -> TokenCount | None:
-        words = len(text.split())
-        return TokenCount(words + 2, words + 1)
+    def measure(self, row: Row, text: str) -> Measured | None:
+        starts = [found.start() for found in re.finditer(r"\S+", text)]
+        cut = starts[self.t5_limit - 1] if len(starts) >= self.t5_limit else None
+        return Measured(len(starts) + 2, len(starts) + 1, None, cut)
 
     def set_caption(self, row: Row, text: str) -> None:
         row.caption = text
@@ -94,6 +97,9 @@ class PaneApp(App[None]):
         self.messages.append(event)
 
     def on_caption_pane_back_wanted(self, event: CaptionPane.BackWanted) -> None:
+        self.messages.append(event)
+
+    def on_caption_aids_trigger_chosen(self, event: CaptionAids.TriggerChosen) -> None:
         self.messages.append(event)
 
     def notify(self, message: str, **options: Any) -> None:
@@ -155,7 +161,7 @@ async def test_typing_saves_by_itself(folder: Path) -> None:
         await until(pilot, lambda: text_of(folder, "a") == "a red cat!!\n")
         await until(pilot, lambda: "saved" in str(app.pane.border_subtitle))
         assert app.session.draft.path == "" and app.catalog.rows[0].caption == "a red cat!!"
-        await until(pilot, lambda: [type(message).__name__ for message in app.messages] == ["CaptionSaved"])
+        await until(pilot, lambda: {type(message).__name__ for message in app.messages} == {"CaptionSaved"})
 
 
 async def test_typing_and_saving_do_not_draw_the_picture_again(folder: Path) -> None:
@@ -183,6 +189,7 @@ async def test_typing_and_saving_do_not_draw_the_picture_again(folder: Path) -> 
 
 async def test_what_is_not_written_yet_is_a_draft(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tui.widgets.caption, "AUTOSAVE_S", 60)
+    monkeypatch.setattr(tui.widgets.caption, "LONGEST_S", 60)
     app = PaneApp(folder)
     async with opened(app) as pilot:
         await pilot.press(*"!!")
@@ -372,7 +379,7 @@ async def test_gauges_follow_the_text_and_say_where_it_is_cut(folder: Path) -> N
         await until(pilot, lambda: app.pane.gauges.counted.t5 == 25)
         lines = [strip.text for strip in app.pane.gauges.paint(52, 2)]
         assert lines[0].startswith("CLIP   26/77") and lines[1].startswith('T5  !  25/20  5 over, cut after "then"')
-        assert app.pane.editor._cut == app.pane.gauges.counted.t5_cut
+        assert app.pane.editor.marks.t5_cut == app.pane.gauges.counted.t5_cut
 
 
 async def test_line_separators_are_told_of_and_left_alone(folder: Path) -> None:

@@ -66,6 +66,17 @@ def test_a_picture_with_a_trigger_word_needs_no_caption(catalog: Catalog, tmp_pa
     assert [(row.severity, row.code) for row in catalog.rows] == [("warning", "no-caption")]
 
 
+def test_a_trigger_word_that_is_there_twice_or_misspelt_is_told_one_that_is_missing_is_not(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    """Training puts a missing one in front: a warning on every row would hide what is wrong."""
+    for name, caption in {"a": "ohwx, a cat", "b": "a cat", "c": "ohwx ohwx", "d": "a cat, ohxw"}.items():
+        add(tmp_path, f"{name}.png", caption)
+    opened(catalog, tmp_path, captions={"trigger_word": "ohwx"})
+    assert [row.severity for row in catalog.rows] == ["", "", "warning", "warning"]
+    assert "twice" in catalog.rows[2].problem and "otherwise" in catalog.rows[3].problem
+
+
 def test_hostile_names_are_safe_to_show_and_found(catalog: Catalog, tmp_path: Path) -> None:
     add(tmp_path, "a\x1b]52;c;QQ\x07[red]\u202e.png", "x")
     (tmp_path / os.fsdecode(b"b\xff.png")).write_bytes(png())
@@ -225,7 +236,7 @@ def test_tokens_are_counted_with_the_trigger_word(catalog: Catalog, tmp_path: Pa
     catalog.set_caption(first, "a red ball in a very green garden")
     assert first.caption == "a red ball in a very green garden"
     wait_for(lambda: first.t5 != before)
-    assert catalog.count(second, second.caption or "") is not None
+    assert catalog.measure(second, second.caption or "") is not None
 
 
 def test_without_tokenizers_it_says_so(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +249,7 @@ def test_without_tokenizers_it_says_so(catalog: Catalog, tmp_path: Path, monkeyp
     catalog.open(dataset(tmp_path), ModelConfig.model_validate(pocket_model()))
     wait_for(lambda: catalog.state == "ready")
     assert catalog.rows[0].t5 is None and catalog.tokenizer_problem == "No CLIP tokenizer: nowhere"
-    assert catalog.count(catalog.rows[0], "x") is None
+    assert catalog.measure(catalog.rows[0], "x") is None
 
 
 def test_changes_on_disk_are_noticed_while_a_screen_looks(

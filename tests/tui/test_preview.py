@@ -22,13 +22,13 @@ from textual.widgets import Static
 from watching import until
 
 from engine.config import BucketConfig, DatasetConfig
-from engine.dataset.tokens import TokenCount
+from engine.dataset.tokens import measure
 from tui.catalog import Row
 from tui.safe import install_backstop
 from tui.settings import Settings
 from tui.terminal.traits import Traits
 from tui.thumbnails import Thumbnail, Thumbnails
-from tui.widgets.gauges import measured
+from tui.widgets.gauges import Counted
 from tui.widgets.graphics import kitty_picture, placed, sixel_picture
 from tui.widgets.overlays import darkened
 from tui.widgets.picture import picture_cells
@@ -392,13 +392,28 @@ def test_a_problem_is_told_in_words() -> None:
     assert facts.problem == "error: broken \\x1b[31m" and facts.bad
 
 
+class WordTokenizer:
+    """Every word is a token."""
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+    def cut(self, text: str, length: int) -> int | None:
+        starts = [found.start() for found in re.finditer(r"\S+", text)]
+        return starts[length] if len(starts) > length else None
+
+    def pieces(self, word: str) -> list[str]:
+        return [word]
+
+
 @pytest.mark.parametrize(("words", "cut"), [(5, None), (8, None), (9, 8), (40, 8)])
 def test_where_a_text_is_cut(words: int, cut: int | None) -> None:
     text = " ".join(f"w{number}" for number in range(words))
-    counted = measured(lambda part: TokenCount(len(part.split()), len(part.split())), text, 8, 1000)
+    word = WordTokenizer()
+    counted = measure(text, text, word, word, (8, 1000))
     assert counted.clip == words and counted.t5_cut is None
-    assert counted.clip_cut == (None if cut is None else len(" ".join(text.split()[:cut])))
+    assert counted.clip_cut == (None if cut is None else len(" ".join(text.split()[:cut]) + " "))
 
 
 def test_without_tokenizers_nothing_is_counted() -> None:
-    assert measured(lambda part: None, "text", 77, 512).clip is None
+    assert Counted.of("text", None) == Counted(text="text")

@@ -49,6 +49,13 @@ async def test_too_small_for_panes(album: Album) -> None:
         await album.take(pilot, "line")
 
 
+async def test_what_to_describe(album: Album) -> None:
+    app = app_at("training")
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, app, "2 f3")
+        await album.take(pilot, "reminder")
+
+
 async def test_filtered_and_sorted(album: Album) -> None:
     app = app_at("training")
     async with app.run_test(size=SMALL) as pilot:

@@ -11,6 +11,17 @@ CAPTION_KEYS: tuple[Key, ...] = (
         "Caption", "alt+up"),
     Key("caption.trigger", "ctrl+t", "trigger", "Trigger word", "Put the trigger word in front, or take it away",
         "Caption", "^t", True),
+    Key("caption.suggest", "f2", "suggest", "Trigger words", "What is wrong with the trigger word over the whole "
+        "dataset, and words that suit as one", "Caption"),
+    Key("caption.template", "f5", "template", "Template", "Put a sentence with slots there; tab goes from slot to "
+        "slot", "Caption"),
+    Key("caption.reminder", "f3", "reminder", "What to describe", "What a recipe says to describe and to leave "
+        "out; again for the next recipe", "Caption"),
+    Key("caption.misspelt", "f9", "misspelt", "Misspelt", "The next word that no word list knows", "Caption"),
+    Key("caption.add_word", "ctrl+r", "add_word", "Right word", "The word at the cursor is right: keep it in your "
+        "own list", "Caption", "^r"),
+    Key("caption.editor", "f4", "editor", "$EDITOR", "Edit this caption in the program that $VISUAL or $EDITOR "
+        "names", "Caption"),
     Key("caption.save", "ctrl+s", "save", "Save", "Write the caption now; captions are saved by themselves too",
         "Caption", "^s"),
     Key("caption.out", "escape", "out", "Dataset", "Back to the dataset", "Caption", "esc", True, False),
@@ -24,6 +35,7 @@ def _edit(name: str, keys: str, action: str, label: str) -> Key:
 EDITOR_KEYS: tuple[Key, ...] = (
     _edit("undo", "ctrl+z,ctrl+underscore,super+z", "undo", "Undo"),
     _edit("redo", "ctrl+y,super+y", "redo", "Redo"),
+    _edit("complete", "tab", "complete", "Take what is offered, or go to the next slot"),
     _edit("left", "left", "cursor_left", "Left"),
     _edit("right", "right", "cursor_right", "Right"),
     _edit("up", "up", "cursor_up", "Up"),

@@ -11,7 +11,7 @@ from textual.timer import Timer
 
 from engine.commands import MeasurePictures
 from engine.text import safe_text
-from tui.screens.panes import PaneScreen
+from tui.screens.caption_ways import CaptionWays
 from tui.session import NEXT_START
 from tui.view import RunView
 
@@ -27,7 +27,7 @@ HELD_S = 0.2
 """Rows that follow each other sooner than this come from a key that is held, or from one pressed in a hurry."""
 
 
-class EditingScreen(PaneScreen):
+class EditingScreen(CaptionWays):
     """A screen with a dataset and a caption pane, and how they work together."""
 
     _follow: Timer | None = None
@@ -39,10 +39,6 @@ class EditingScreen(PaneScreen):
     @property
     def _dataset(self) -> DatasetPane:
         return cast("DatasetPane", self.query_one("#dataset"))
-
-    @property
-    def _caption(self) -> CaptionPane:
-        return cast("CaptionPane", self.query_one("#caption"))
 
     def on_dataset_pane_row_chosen(self, event: DatasetPane.RowChosen) -> None:
         """Show the row's picture and caption: at once, but while a key is held in the table when the cursor rests."""

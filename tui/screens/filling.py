@@ -24,7 +24,9 @@ async def fill(screen: Workbench) -> Feed:
     place = screen.workplace
     panes: dict[str, Widget] = {
         "dataset": DatasetPane(place.catalog, place.session),
-        "caption": CaptionPane(place.catalog, place.session, place.thumbnails, place.desk, id="caption"),
+        "caption": CaptionPane(
+            place.catalog, place.session, place.thumbnails, place.desk, place.settings.editing, id="caption"
+        ),
         "training": TrainingPane(id="training"),
         "samples": SamplesPane(screen.app.pool, screen.run_root, id="samples"),
         "log": LogPane(id="log"),

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from tui.terminal.output import RESET, send_all
 from tui.terminal.place import places_of, read_info
 from tui.terminal.probe import Probed, probe, settle
 from tui.terminal.reach import PROCESS, holder_words, reach
+from tui.terminal.user_editor import UserEditor
 from tui.terminal.wire import ENVIRONMENT, RUN_ENVIRONMENT, Channel, Hello, Malformed, picked
 
 RELEASE_S = 3.0
@@ -110,6 +112,7 @@ class Client:
         self._settings = settings_of(0)
         self._probed: Probed | None = None
         self._attached = self._restored = False
+        self._editor = UserEditor(0)
         self._asked = 0
         """The signal that ended the attachment, 0 while none came."""
 
@@ -164,6 +167,7 @@ class Client:
         if self._restored:
             return
         self._restored = True
+        self._editor.stop()
         # A shell may have taken the terminal already: setting it must not stop us.
         former = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         if self._probed is not None:
@@ -194,6 +198,19 @@ class Client:
         self._channel.send("cancel" if asked[0] == signal.SIGINT else "detach")
         return True
 
+    def _edit(self, path: Path) -> None:
+        """Run the user's editor on what the host wants edited, with the terminal as it was; in a thread."""
+
+        def work() -> None:
+            self._channel.send("edited", error=self._editor.run(path))
+
+        if path.is_absolute() and path.is_file():
+            if self._settings is not None:
+                give_back(0, self._settings)
+            threading.Thread(target=work, name="editor", daemon=True).start()
+        else:
+            self._channel.send("edited", error="there is no such file here")
+
     def _tell_silence(self) -> None:
         """The host did not say anything yet: the user may wait or not."""
         text = f"The host of this folder does not answer yet: {holder_words(self._folder)}.\nctrl+c waits no longer."
@@ -207,6 +224,8 @@ class Client:
                 kind = message["kind"]
                 if kind == "attached":
                     self._attached = True
+                elif kind == "edit":
+                    self._edit(Path(str(message.get("path", ""))))
                 elif kind == "released":
                     self.restore(message.get("clean") is True)
                     _say(message, sys.stderr)

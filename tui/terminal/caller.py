@@ -6,9 +6,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError, RunError
+from engine.text import safe_text
 from tui.bridge import RunLike
 from tui.settings import Settings
 from tui.terminal.modes import from_plain
@@ -18,6 +21,8 @@ from tui.version import VERSION
 
 if TYPE_CHECKING:
     from tui.terminal.driver import Terminal
+
+_GONE = "the terminal is gone"
 
 GOODBYE_S = 2.0
 """How long a client may take to set its terminal right before the host does it."""
@@ -45,6 +50,7 @@ class Caller:
         self._descriptors = descriptors
         self._terminal: Terminal | None = None
         self._restored = False
+        self._edited: SimpleQueue[str] = SimpleQueue()
         self._watcher = threading.Thread(target=self._watch, name="caller", daemon=True)
 
     @property
@@ -64,6 +70,7 @@ class Caller:
 
         output, source = self._descriptors[1], self._descriptors[0]
         self._terminal = Terminal(output, source, None, self.hello.typed, not self.hello.answered)
+        self._terminal.edit = self._edit
         self._channel.send("attached", pid=os.getpid())
         self._watcher.start()
         return self._terminal
@@ -81,6 +88,10 @@ class Caller:
         thread.start()
         return thread
 
+    def _edit(self, path: Path) -> str:
+        """Have the client run its user's editor, and wait for the end; what went wrong comes back."""
+        return self._edited.get() if self._channel.send("edit", path=str(path)) else _GONE
+
     def _watch(self) -> None:
         """Listen until it hangs up."""
         while True:
@@ -88,6 +99,7 @@ class Caller:
                 message = self._channel.receive()
             except (EOFError, Malformed):
                 self.gone = True
+                self._edited.put(_GONE)
                 self._leave("hangup")
                 return
             kind = message["kind"] if message is not None else ""
@@ -95,6 +107,8 @@ class Caller:
                 self._terminal.resized()
             elif kind in ("detach", "cancel"):
                 self._leave(kind)
+            elif kind == "edited" and message is not None:
+                self._edited.put(safe_text(message.get("error", ""), 200))
             elif kind == "restored":
                 self._restored = True
 

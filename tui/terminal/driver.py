@@ -33,6 +33,7 @@ from tui.terminal.host_log import log_text
 from tui.terminal.modes import Settings, forget_typed, give_back, make_raw, open_terminal, settings_of
 from tui.terminal.output import RESET, TerminalOutput, send_all
 from tui.terminal.probe import without_answers
+from tui.terminal.user_editor import UserEditor
 
 UNDO_S = 2.0
 """How long a terminal that takes no bytes is waited for when its modes must be undone."""
@@ -74,6 +75,10 @@ class Terminal:
         self.output.on_lost = self.hung_up
         self.modes_set = False
         """Whether the screen's modes are on, as far as was queued."""
+        self.lent = False
+        """Another program has it: what the screen draws is dropped."""
+        self.edit: Callable[[Path], str] | None = None
+        """Has the user's own editor run on it, and waits; None where none can. What went wrong comes back."""
         self._ours: Settings | None = None
 
     def hung_up(self) -> None:
@@ -177,11 +182,14 @@ def own_terminal(typed: bytes = b"", late_answers: bool = False) -> Iterator[Ter
     sys.stderr.flush()
     kept = (os.dup(1), os.dup(2))
     terminal = OwnTerminal(open_terminal(1), 0, settings_of(0), typed, late_answers)
+    editor = UserEditor(0)
+    terminal.edit = editor.run
     former = signal.signal(signal.SIGWINCH, lambda number, frame: terminal.resized())
     _point_at(os.open(os.devnull, os.O_WRONLY))
     try:
         yield terminal
     finally:
+        editor.stop()
         terminal.finish()
         signal.signal(signal.SIGWINCH, former)
         for number, fd in zip((1, 2), kept, strict=True):
@@ -233,11 +241,13 @@ class TerminalDriver(LinuxDriver):
 
     def write(self, data: str) -> None:
         """Queue ``data`` for the terminal; never blocks."""
-        self._terminal.output.write(data)
+        if not self._terminal.lent:
+            self._terminal.output.write(data)
 
     def start_application_mode(self) -> None:
         """Take the terminal: modes, settings, and the thread that reads it."""
         terminal = self._terminal
+        self.exit_event.clear()
         self._send_size()
         terminal.modes_set = True
         terminal.on_resize = self._on_resize

@@ -4,9 +4,9 @@ Both ends belong to the same user, and yet neither believes the other more than 
 are checked, and what cannot be understood ends the conversation without harm.
 
 The client opens with a :class:`Hello`, then says ``resize``, ``detach``, ``cancel`` (as ``detach``, but a run that
-did not begin is dropped) and ``restored``. The host says ``refused``
-(an error, and that is all), or ``attached``; at the end ``released`` (the screen is off the terminal, which the
-client sets right, whatever comes) and ``end`` (last words and exit code).
+did not begin is dropped), ``edited`` and ``restored``. The host says ``refused`` (an error, and that is all), or
+``attached``; ``edit`` has the client run its user's editor on a file; at the end come ``released`` (the screen is off
+the terminal, which the client sets right, whatever comes) and ``end`` (last words and exit code).
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ changed by others meanwhile, and says where things stand in its border.
 
 from __future__ import annotations
 
-import re
 import time
 
 from textual.events import DescendantBlur
@@ -15,12 +14,13 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from engine.text import safe_text
-from tui.caption_desk import Sheet
+from tui.caption_sheet import Sheet
 from tui.catalog import Row
 from tui.keys.caption import CAPTION_KEYS
 from tui.keys.key import bindings
 from tui.screens.conflict import ConflictDialog
-from tui.widgets.caption_view import COUNT_AFTER_S, CaptionView
+from tui.widgets.caption_aids import CaptionAids
+from tui.widgets.caption_view import COUNT_AFTER_S
 from tui.widgets.gauges import Counted
 
 AUTOSAVE_S = 0.7
@@ -38,7 +38,7 @@ IDLE_S = 1.0
 """No question is asked while the user types."""
 
 
-class CaptionPane(CaptionView):
+class CaptionPane(CaptionAids):
     """One row at a time, its text saved by itself."""
 
     BINDINGS = bindings(CAPTION_KEYS)
@@ -71,6 +71,10 @@ class CaptionPane(CaptionView):
         self.set_interval(LOOK_S, self._look)
         self.set_interval(KEEP_S, self._keep)
         self.set_interval(POLL_S, self._poll)
+        self.set_interval(POLL_S, self.learn)
+        self.editor.complete = self.offered
+        if self._session.reminder:
+            self.remind(0)
         self.desk.current = None
         self._show_sheet()
 
@@ -100,8 +104,9 @@ class CaptionPane(CaptionView):
             self.editor.load("", None, (0, 0))
             self.editor.read_only = True
         else:
-            sheet.history = self.editor.load(sheet.text, sheet.history, sheet.cursor)
+            self.editor.load(sheet.text, sheet.past, sheet.cursor)
             if self.desk.look(sheet):
+                self.editor.past = sheet.past
                 self.editor.take(sheet.text)
         self._tell_facts()
         self._tell_status()
@@ -195,22 +200,6 @@ class CaptionPane(CaptionView):
             self._ask(self.sheet)
         self._save()
 
-    def action_trigger(self) -> None:
-        """Put the trigger word in front; take it away where it is in front already."""
-        dataset = self._catalog.dataset
-        trigger = dataset.captions.trigger_word.strip() if dataset is not None else ""
-        sheet = self.sheet
-        if sheet is None or not sheet.editable:
-            return
-        if not trigger:
-            self.app.notify("The configuration names no trigger word", severity="warning")
-            return
-        text = toggled_trigger(self.editor.text, trigger)
-        if text is None:
-            self.app.notify(f"{trigger} is in this caption already", severity="warning")
-        else:
-            self.editor.take(text)
-
     def _look(self) -> None:
         """See what others did to the file; try again what could not be written."""
         self._looks += 1
@@ -238,6 +227,7 @@ class CaptionPane(CaptionView):
 
     def _follow(self, sheet: Sheet) -> None:
         """The desk's text is the newer one."""
+        self.editor.past = sheet.past
         self.editor.take(sheet.text)
         self._tell_status()
 
@@ -262,13 +252,3 @@ class CaptionPane(CaptionView):
 
         theirs = seen.text if seen.digest else None
         self.app.push_screen(ConflictDialog(safe_text(seen.path.name), sheet.text, theirs), answered)
-
-
-def toggled_trigger(text: str, trigger: str) -> str | None:
-    """``text`` with the trigger word in front, or without it where it is there; None where it is further inside."""
-    found = re.match(rf"\s*{re.escape(trigger)}(?!\w)[ \t]*,?[ \t]*", text, re.IGNORECASE)
-    if found:
-        return text[found.end() :]
-    if re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE):
-        return None  # training adds none in front of such a caption either
-    return f"{trigger}, {text}" if text.strip() else trigger

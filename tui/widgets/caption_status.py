@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from engine.text import safe_text
-from tui.caption_desk import Sheet
+from tui.caption_sheet import Sheet
+from tui.caption_template import left_open
 from tui.glyphs import Glyphs
 from tui.safe import neutral
 
@@ -28,8 +29,8 @@ def status_of(sheet: Sheet | None, glyphs: Glyphs, epoch: int = 0) -> str:
     return f"{glyphs.done} saved{counts}"
 
 
-def note_of(sheet: Sheet | None, glyphs: Glyphs) -> str:
-    """What the user should know about this text; empty when there is nothing."""
+def note_of(sheet: Sheet | None, glyphs: Glyphs, slots: frozenset[str] = frozenset()) -> str:
+    """What the user should know about this text; empty when there is nothing. ``slots`` are the template's."""
     if sheet is None:
         return "Choose a picture in the dataset (1) to see it and edit its caption."
     if sheet.locked:
@@ -45,4 +46,6 @@ def note_of(sheet: Sheet | None, glyphs: Glyphs) -> str:
     hidden = sum(1 for char in sheet.text if char not in "\n\t" and neutral(char) != char)
     if hidden:
         return f"{glyphs.warning} Holds {hidden} invisible or control characters; the model reads them."
+    if found := left_open(sheet.text, slots):
+        return f"{glyphs.warning} Not filled in: {safe_text(' '.join(found), 200)} (tab goes there)."
     return ""

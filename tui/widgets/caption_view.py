@@ -16,15 +16,19 @@ from textual.geometry import Region
 from textual.widgets import Static
 
 from tui.aside import aside
-from tui.caption_desk import CaptionDesk, Sheet
+from tui.caption_desk import CaptionDesk
+from tui.caption_sheet import Sheet
+from tui.caption_template import slots_of
+from tui.caption_words import Words
 from tui.catalog import Catalog, Row
 from tui.safe import safe
 from tui.session import SessionState
+from tui.settings import Editing
 from tui.thumbnails import Thumbnails
-from tui.widgets.caption_editor import CaptionEditor
+from tui.widgets.caption_editor import CaptionEditor, Marks
 from tui.widgets.caption_status import note_of, status_of
 from tui.widgets.cells import glyphs_of
-from tui.widgets.gauges import Gauges, measured
+from tui.widgets.gauges import Counted, Gauges
 from tui.widgets.picture_info import Facts, PictureInfo, crop_of, facts_of, mask_shown, placement_of
 from tui.widgets.preview import Preview
 
@@ -39,6 +43,7 @@ class CaptionView(Vertical):
         session: drafts are kept here.
         thumbnails: gives the pictures.
         desk: the texts; one of the pane's own, closed with it, when None.
+        editing: how the user wants to type.
         id: the widget's.
     """
 
@@ -48,6 +53,7 @@ class CaptionView(Vertical):
         session: SessionState,
         thumbnails: Thumbnails,
         desk: CaptionDesk | None = None,
+        editing: Editing | None = None,
         id: str | None = None,  # noqa: A002 - Textual's name
     ) -> None:
         self._titling = False
@@ -59,7 +65,13 @@ class CaptionView(Vertical):
         self.row: Row | None = None
         self.preview = Preview(thumbnails, id="preview")
         self.info = PictureInfo(id="picture-info")
+        self.editing = Editing() if editing is None else editing
+        self.words = Words()
+        """What is known of words by now."""
+        self.reminder = Static(id="caption-reminder")
+        self.reminder.display = False
         self.editor = CaptionEditor(id="caption-editor")
+        self.editor.slots = slots_of(self.editing.template)
         self.note = Static(id="caption-note")
         self.gauges = Gauges(id="gauges")
         self._version = -1
@@ -77,6 +89,7 @@ class CaptionView(Vertical):
         yield self.preview
         with Vertical(id="caption-text"):
             yield self.info
+            yield self.reminder
             yield self.editor
             yield self.note
             yield self.gauges
@@ -127,7 +140,7 @@ class CaptionView(Vertical):
         epoch = self._session.edited.get(str(sheet.row.path), 0) if sheet is not None else 0
         title = f"2 Caption  {sheet.row.name}" if sheet is not None else "2 Caption"
         self.set_class(sheet is None, "-none")
-        told = (title, status_of(sheet, glyphs, epoch), note_of(sheet, glyphs))
+        told = (title, status_of(sheet, glyphs, epoch), note_of(sheet, glyphs, self.editor.slots))
         if told != self._told:  # each of them costs a frame, the note a layout
             self._told = told
             self._titling = True
@@ -152,10 +165,14 @@ class CaptionView(Vertical):
 
     async def _counting(self, row: Row, text: str) -> None:
         limits = (self._catalog.clip_limit, self._catalog.t5_limit)
-        counted = await aside(self, None, measured, lambda part: self._catalog.count(row, part), text, *limits)
+        counted, misspelt = await aside(self, None, self._looked_over, row, text)
         if row is self.row and text == self.editor.text:
             self.gauges.tell(counted, limits, self._catalog.tokenizer_problem)
-            self.editor.mark_cut(counted.t5_cut)
+            self.editor.mark(Marks(counted.clip_cut, counted.t5_cut, misspelt))
+
+    def _looked_over(self, row: Row, text: str) -> tuple[Counted, tuple[tuple[int, int], ...]]:
+        """What a text costs, and its misspelt words; in a thread."""
+        return Counted.of(text, self._catalog.measure(row, text)), tuple(self.words.speller.misspelt(text))
 
     def _later(self, name: str, after_s: float, work: Callable[[], object]) -> None:
         """Do ``work`` once nothing of that name was asked for during ``after_s``."""

@@ -6,13 +6,13 @@ cut. CLIP gives FLUX.1 one vector for the whole text, so its limit is the milder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from textual.strip import Strip
 
-from engine.dataset.tokens import TokenCount
+from engine.dataset.tokens import Measured
 from engine.text import safe_text
 from tui.widgets.cells import CellWidget, Run, strip_of
 
@@ -30,6 +30,11 @@ class Counted:
     """Character from which on CLIP reads no more; None where it reads everything."""
     t5_cut: int | None = None
     text: str = ""
+
+    @classmethod
+    def of(cls, text: str, measured: Measured | None) -> Counted:
+        """What was measured of ``text``; nothing without tokenizers."""
+        return cls(text=text) if measured is None else cls(**vars(measured), text=text)
 
 
 class Gauges(CellWidget):
@@ -94,34 +99,8 @@ def _number(over: bool) -> str:
 
 
 def _word_before(text: str, cut: int) -> str:
+    """The last word that is read as a whole."""
+    while 0 < cut < len(text) and not text[cut].isspace() and not text[cut - 1].isspace():
+        cut -= 1
     words = text[:cut].split()
     return f'"{safe_text(words[-1], 24)}"' if words else "the start"
-
-
-def measured(count: Callable[[str], TokenCount | None], text: str, clip_limit: int, t5_limit: int) -> Counted:
-    """Count ``text``; where it is too long, find the word after which it is cut. Slow: not in the screen's thread."""
-    whole = count(text)
-    if whole is None:
-        return Counted(text=text)
-
-    def cut_of(limit: int, part: Callable[[TokenCount], int]) -> int | None:
-        if part(whole) <= limit:
-            return None
-        ends = [at for at in range(1, len(text)) if text[at].isspace() and not text[at - 1].isspace()]
-        low, high = 0, len(ends)  # the number of whole words that fit
-        while low < high:
-            middle = (low + high + 1) // 2
-            tokens = count(text[: ends[middle - 1]])
-            if tokens is not None and part(tokens) <= limit:
-                low = middle
-            else:
-                high = middle - 1
-        return ends[low - 1] if low else 0
-
-    return Counted(
-        whole.clip,
-        whole.t5,
-        cut_of(clip_limit, lambda tokens: tokens.clip),
-        cut_of(t5_limit, lambda tokens: tokens.t5),
-        text,
-    )
