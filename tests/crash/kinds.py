@@ -18,6 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from kinds_captioners import (
+    make_draft,
+    make_model_config,
+    make_tags,
+    read_draft,
+    read_model_config,
+    read_tag_list,
+)
 from kinds_screen import (
     DETECTED,
     make_judged_file,
@@ -528,6 +536,9 @@ KINDS: tuple[Kind, ...] = (
          PEOPLE, _anything),
     Kind("caption", ("engine.dataset.captions", "engine.dataset.edits"), _make_caption, read_caption, PEOPLE,
          _anything),
+    Kind("machine's caption", ("engine.captioners.drafts",), make_draft, read_draft, "made anew"),
+    Kind("tagger's tags", ("engine.captioners.tags",), make_tags, read_tag_list, PEOPLE, _anything),
+    Kind("captioner's config", ("engine.captioners.found",), make_model_config, read_model_config, PEOPLE, _anything),
     Kind("CLIP vocabulary", ("engine.models.tokenizers",), _tokenizer("tokenizer/vocab.json"), _read_clip,
          "others' file: refused, or another tokenizer", _anything),
     Kind("CLIP merges", ("engine.models.tokenizers",), _tokenizer("tokenizer/merges.txt"), _read_clip,
