@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from engine.config import DatasetConfig, ModelConfig
+from engine.config import CaptionConfig, DatasetConfig, ModelConfig
 from engine.dataset.problems import Problem
+from engine.dataset.query import Query, query_of
 from engine.dataset.sidecar import MAX_STARS, PictureNotes
 from engine.dataset.tokens import CLIP_LIMIT, TokenCount
 from tui.catalog_load import DatasetReader
-from tui.catalog_rows import SORTS, Row, places_of
+from tui.catalog_rows import SORTS, Row, matching
 from tui.catalog_thread import WATCHED_S, CatalogThread
 from tui.places import is_shipped
 
@@ -97,14 +98,22 @@ class Catalog(CatalogThread):
         wanted = Path(path)
         return next((at for at, row in enumerate(self.rows) if row.path == wanted), None)
 
-    def find(self, text: str, sort: str = "name", descending: bool = False) -> list[int]:
-        """Places in ``rows`` of what ``text`` finds; see :mod:`engine.dataset.query`."""
-        return places_of(self.rows, text, sort, descending)
+    def query(self, text: str) -> Query:
+        """What ``text`` asks of this dataset's pictures; see :mod:`engine.dataset.query`.
 
-    def matching(self, text: str, sort: str = "name", descending: bool = False) -> tuple[list[Row], list[Row]]:
-        """All rows, and those of them that ``text`` finds: of one moment."""
-        rows = self.rows
-        return rows, [rows[at] for at in places_of(rows, text, sort, descending)]
+        Raises:
+            QueryError: it cannot be read.
+        """
+        captions = self.dataset.captions if self.dataset is not None else CaptionConfig()
+        return query_of(text, captions.trigger_word, captions.separator)
+
+    def find(self, text: str, sort: str = "name", descending: bool = False) -> list[Row]:
+        """What ``text`` finds.
+
+        Raises:
+            QueryError: it cannot be read.
+        """
+        return matching(self.rows, self.query(text), sort, descending)
 
     def count(self, row: Row, text: str) -> TokenCount | None:
         """Tokens of ``text`` as the caption of ``row``, trigger word and all; None without tokenizers. Any thread."""

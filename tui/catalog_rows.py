@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from engine.dataset.decoder import ImageInfo
 from engine.dataset.edits import caption_path
 from engine.dataset.pairs import Pair
 from engine.dataset.problems import Problem, from_error
-from engine.dataset.query import haystack, needles
+from engine.dataset.query import Query, haystack
 from engine.dataset.scan import caption_of, picture_warnings
 from engine.dataset.sidecar import PictureNotes
 from engine.errors import DatasetError
@@ -29,7 +30,7 @@ Mark = tuple[int, int] | None
 
 UNREAD: Mark = (-1, -1)
 
-SORTS = ("name", "size", "bucket", "tokens", "stars", "state")
+SORTS = ("name", "size", "bucket", "tokens", "stars", "state", "sharp", "loss")
 
 
 @dataclass(eq=False)
@@ -65,6 +66,8 @@ class Row:
     """Its caption was changed in this workstation since the dataset was opened."""
     loss: float | None = None
     """Its loss at fixed noise as measured last; None where it was not."""
+    marked: bool = False
+    """The user marked it, to do something to several at once; as long as the dataset is open."""
     problem: str = ""
     """What is wrong with it, safe to show; empty when nothing is."""
     severity: str = ""
@@ -186,18 +189,19 @@ def take_info(row: Row, outcome: ImageInfo | DatasetError, dataset: DatasetConfi
     row.judge()
 
 
-def places_of(rows: Sequence[Row], text: str, sort: str = "name", descending: bool = False) -> list[int]:
-    """Places of the rows that ``text`` finds, in the order asked for; what is not known yet comes last."""
-    query = needles(text)
-    everything = query == needles("")
-    found = [at for at, row in enumerate(rows) if everything or query.matches(row.haystack)]
+def matching(rows: Sequence[Row], query: Query, sort: str = "name", descending: bool = False) -> list[Row]:
+    """Those of ``rows`` that ``query`` finds, in the order asked for; what is not known yet comes last."""
+    found = list(rows) if query.everything else list(filter(query.matches, rows))
     if sort == "name":
         return found[::-1] if descending else found
     value = _VALUES[sort]
-    values = {at: value(rows[at]) for at in found}
-    known = [at for at in found if values[at] is not None]
-    known.sort(key=values.__getitem__, reverse=descending)
-    return known + [at for at in found if values[at] is None]
+    values = [(value(row), row) for row in found]
+    known = [pair for pair in values if pair[0] is not None]
+    known.sort(key=_first, reverse=descending)
+    return [row for _, row in known] + [row for value, row in values if value is None]
+
+
+_first = itemgetter(0)
 
 
 def _tokens(row: Row) -> Any:
@@ -211,5 +215,7 @@ _VALUES: dict[str, Callable[[Row], Any]] = {
     "bucket": lambda row: row.bucket,
     "tokens": _tokens,
     "stars": lambda row: row.stars,
+    "sharp": lambda row: row.sharp,
+    "loss": lambda row: row.loss,
     "state": lambda row: (_SEVERITIES[row.severity], row.code),
 }

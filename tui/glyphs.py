@@ -32,6 +32,10 @@ class Glyphs:
     arrow: str
     ellipsis: str
     degree: str
+    marked: str
+    excluded: str
+    edited: str
+    times: str
 
 
 UNICODE = Glyphs(
@@ -43,6 +47,7 @@ UNICODE = Glyphs(
     },
     full="█", empty="░", bar="━", rail="─", saved="◆", saved_step="◇", tick="╵", done="✓",
     running="▸", waiting="·", warning="!", error="✗", dot="·", arrow="→", ellipsis="…", degree="°",
+    marked="●", excluded="×", edited="~", times="×",
 )  # fmt: skip
 
 ASCII = Glyphs(
@@ -54,6 +59,7 @@ ASCII = Glyphs(
     },
     full="#", empty=".", bar="=", rail="-", saved="*", saved_step="o", tick="'", done="+",
     running=">", waiting=".", warning="!", error="X", dot="-", arrow="->", ellipsis="...", degree=" ",
+    marked="*", excluded="x", edited="~", times="x",
 )  # fmt: skip
 
 

@@ -148,8 +148,10 @@ class Habits(Fitted, inherit_bindings=False):
         from tui.screens.help import HelpScreen
         from tui.symptoms import guide
 
+        page = getattr(self.screen.focused, "HELP_PAGE", "keys")
+        found = offers(self.screen)
         self.push_screen(
-            HelpScreen(offers(self.screen), self.remedy_config(), symptom, guide(self.slowed())), self._help_closed
+            HelpScreen(found, self.remedy_config(), symptom, guide(self.slowed()), page), self._help_closed
         )
 
     def _help_closed(self, symptom: Symptom | None) -> None:

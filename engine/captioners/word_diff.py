@@ -6,15 +6,10 @@ the latter gives a text. Taking none of them gives the first text back, taking a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
-MOST_WORDS = 3000
-"""Texts of more words are one difference: comparing takes the square of their length."""
-
-_WORD = re.compile(r"\s*\S+|\s+\Z")
+from engine.dataset.text_diff import differences
 
 
 @dataclass(frozen=True)
@@ -31,23 +26,24 @@ class Piece:
 
 
 def pieces_of(before: str, after: str) -> tuple[Piece, ...]:
-    """Compare two texts; the pieces put together are the texts."""
-    first, second = _WORD.findall(before), _WORD.findall(after)
-    if max(len(first), len(second)) > MOST_WORDS:
-        return (Piece(before, after),)
-    # The space before a word belongs to it, but does not make it another word.
-    matcher = SequenceMatcher(None, [word.strip() for word in first], [word.strip() for word in second], False)
-    pieces = []
-    for kind, i1, i2, j1, j2 in matcher.get_opcodes():
-        if kind != "equal":
-            pieces.append(Piece("".join(first[i1:i2]), "".join(second[j1:j2])))
-            continue
-        for old, new in zip(first[i1:i2], second[j1:j2], strict=True):
-            if pieces and not pieces[-1].differs and old == new:
-                pieces[-1] = Piece(pieces[-1].before + old, pieces[-1].after + new)
-            else:
-                pieces.append(Piece(old, new))
+    """Compare two texts; the pieces put together are the texts.
+
+    Differences with nothing but space between them are one: who decides thinks of phrases, not of words.
+    """
+    pieces: list[Piece] = []
+    for span in differences(before, after):
+        piece = Piece("" if span.sign == "+" else span.text, "" if span.sign == "-" else span.text)
+        if piece.differs and pieces and pieces[-1].differs:
+            piece = _joined(pieces.pop(), piece)
+        elif piece.differs and len(pieces) > 1 and pieces[-2].differs and not pieces[-1].before.strip():
+            space, former = pieces.pop(), pieces.pop()
+            piece = _joined(former, space, piece)
+        pieces.append(piece)
     return tuple(pieces)
+
+
+def _joined(*pieces: Piece) -> Piece:
+    return Piece("".join(piece.before for piece in pieces), "".join(piece.after for piece in pieces))
 
 
 def choices_in(pieces: Sequence[Piece]) -> list[int]:

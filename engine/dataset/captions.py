@@ -19,7 +19,9 @@ from engine.text import safe_text
 
 MAX_CAPTION_BYTES = 64 * 1024
 
-_WHITESPACE_CONTROLS = "\t\n\r\x85"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+"""Control characters, white space (tab, line ends, U+0085) left out."""
+
 _WILDCARD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
@@ -67,13 +69,12 @@ def _decode(data: bytes, path: Path) -> str:
 
 
 def _refuse_controls(text: str, path: Path) -> None:
-    for position, char in enumerate(text):
-        if (char < " " or "\x7f" <= char <= "\x9f") and char not in _WHITESPACE_CONTROLS:
-            raise DatasetError(
-                "A caption holds control characters",
-                f"{safe_text(path)}: U+{ord(char):04X} at character {position + 1}",
-                "Remove it in an editor: no text encoder has learned from it, and a terminal may obey it.",
-            )
+    if found := _CONTROLS.search(text):
+        raise DatasetError(
+            "A caption holds control characters",
+            f"{safe_text(path)}: U+{ord(found[0]):04X} at character {found.start() + 1}",
+            "Remove it in an editor: no text encoder has learned from it, and a terminal may obey it.",
+        )
 
 
 def is_fixed(config: CaptionConfig) -> bool:
@@ -116,9 +117,14 @@ def final_caption(
 
 def with_trigger(text: str, trigger: str) -> str:
     """``text`` with ``trigger`` in front, unless it is there as a whole word already (in any case)."""
-    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE):
+    if not trigger or trigger_pattern(trigger).search(text):
         return text
     return f"{trigger}, {text}" if text else trigger
+
+
+def trigger_pattern(trigger: str) -> re.Pattern[str]:
+    """Finds ``trigger`` as a whole word, in any case."""
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
 
 
 def _one_line(caption: str, seed: int, epoch: int, slot: int) -> str:

@@ -95,7 +95,7 @@ def open_caption(path: Path) -> CaptionFile:
     """
     if not os.path.lexists(path):
         return CaptionFile(path, "", "")
-    return _parsed(path, read_limited(path, MAX_CAPTION_BYTES))
+    return parsed(path, read_limited(path, MAX_CAPTION_BYTES))
 
 
 def write_caption(base: CaptionFile, text: str) -> CaptionFile:
@@ -110,22 +110,44 @@ def write_caption(base: CaptionFile, text: str) -> CaptionFile:
             now cannot be read, or another process keeps writing in the folder.
         DiskError: it could not be written; what stood there before is unharmed.
     """
-    _refuse_changed(base)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if text == base.text:
+    refuse_changed(base)
+    after, data = planned(base, text)
+    if after is base:
         return base
-    body = breaks_kept(base.body, text, PLAIN_ENDS, base.newline)
-    data = _encoded(base, body)
-    caption_text(data, base.path)
     # Another lorakiln is kept out until the new file stands; of other programs only the rename's moment is left.
-    with alone_in(base.path.parent), atomic_path(base.path, _mode(base.path)) as temp:
+    with alone_in(base.path.parent), atomic_path(base.path, mode_of(base.path)) as temp:
         temp.write_bytes(data)
         flush(temp)
-        _refuse_changed(base)
-    return replace(base, text=text, digest=_digest(data), body=body)
+        refuse_changed(base)
+    return after
 
 
-def _mode(path: Path) -> int | None:
+def planned(base: CaptionFile, text: str, raw: str | None = None) -> tuple[CaptionFile, bytes]:
+    """The file as it is once ``text`` stands in place of ``base``, and its bytes; ``base`` itself if nothing changes.
+
+    Args:
+        base: the file as it was read.
+        text: what is to stand there; every line end counts as a line feed.
+        raw: the same text with the line ends that it is to have, the last one too; as ``base`` has them where None.
+
+    Raises:
+        DatasetError: the text cannot be read back as a caption.
+    """
+    if raw is not None:
+        data = base.mark + _bytes(base, raw)
+        caption_text(data, base.path)
+        return parsed(base.path, data), data
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text == base.text:
+        return base, b""
+    body = breaks_kept(base.body, text, PLAIN_ENDS, base.newline)
+    # An emptied caption is an empty file.
+    data = base.mark + _bytes(base, body + base.ending if body else "")
+    caption_text(data, base.path)
+    return replace(base, text=text, digest=_digest(data), body=body), data
+
+
+def mode_of(path: Path) -> int | None:
     """Permissions of the file that is replaced; None where there is none."""
     try:
         return stat.S_IMODE(os.stat(path).st_mode)
@@ -133,17 +155,30 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def _refuse_changed(base: CaptionFile) -> None:
+def refuse_changed(base: CaptionFile) -> None:
+    """Raise :class:`CaptionChanged` unless the file still is what ``base`` was read from."""
     if not os.path.lexists(base.path):
         if base.digest:
             raise CaptionChanged(CaptionFile(base.path, "", ""))
         return
     data = read_limited(base.path, MAX_CAPTION_BYTES)
     if _digest(data) != base.digest:
-        raise CaptionChanged(_parsed(base.path, data))
+        raise CaptionChanged(parsed(base.path, data))
 
 
-def _parsed(path: Path, data: bytes) -> CaptionFile:
+def raw_of(base: CaptionFile) -> str:
+    """The text of ``base`` as its file has it: with its own line ends, the last one too."""
+    whole = base.body + base.ending
+    # Of a file of nothing, ending says what a new line would end with.
+    return whole if _digest(base.mark + _bytes(base, whole)) == base.digest else base.body
+
+
+def parsed(path: Path, data: bytes) -> CaptionFile:
+    """What a caption file of these bytes is.
+
+    Raises:
+        DatasetError: they are no caption.
+    """
     text = caption_text(data, path)
     mark = next((mark for mark, _ in _MARKS if data.startswith(mark)), b"")
     raw = data[len(mark) :].decode(dict(_MARKS).get(mark, "utf-8"))
@@ -159,10 +194,9 @@ def _newline(raw: str) -> str:
     return max(counts, key=lambda newline: counts[newline])
 
 
-def _encoded(base: CaptionFile, body: str) -> bytes:
-    """A text with its line ends in the manner of ``base``; an emptied caption is an empty file."""
+def _bytes(base: CaptionFile, text: str) -> bytes:
     try:
-        return base.mark + (body + base.ending if body else "").encode(base.encoding)
+        return text.encode(base.encoding)
     except UnicodeEncodeError as err:
         raise DatasetError(
             "The caption cannot be written",

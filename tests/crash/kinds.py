@@ -16,16 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import kinds_captioners as machine
 import numpy as np
 import torch
-from kinds_captioners import (
-    make_draft,
-    make_model_config,
-    make_tags,
-    read_draft,
-    read_model_config,
-    read_tag_list,
-)
 from kinds_screen import (
     DETECTED,
     make_judged_file,
@@ -50,6 +43,7 @@ from engine.config_file import load_config, save_config
 from engine.dataset.captions import read_caption
 from engine.dataset.edits import open_caption, write_caption
 from engine.dataset.history import CaptionHistory, load_history
+from engine.dataset.journal import Change, Journal, Step
 from engine.dataset.sidecar import Sidecar, load_sidecar
 from engine.events import EpochDone, EventLog, Log, StepDone, replay
 from engine.files import RunFolder
@@ -406,6 +400,19 @@ def _make_caption(folder: Path, which: int) -> Path:
     return folder / "a.txt"
 
 
+def _make_journal(folder: Path, which: int) -> Path:
+    journal = Journal(folder / "undo.jsonl")
+    for number in range(4):
+        change = Change(Path("/a.txt"), f"a cat {which}, {number}", f"a cat {which}, {number + 1}")
+        step = journal.record(Step("Replace é", (change, Change(Path("/b.txt"), None, f"{number}"))))
+    journal.undone(step)
+    return folder / "undo.jsonl"
+
+
+def _read_journal(path: Path) -> Any:
+    return Journal(path).steps()
+
+
 def _copied(source: Path, other: str = "# another\n") -> Make:
     def make(folder: Path, which: int) -> Path:
         path = folder / source.name
@@ -536,9 +543,12 @@ KINDS: tuple[Kind, ...] = (
          PEOPLE, _anything),
     Kind("caption", ("engine.dataset.captions", "engine.dataset.edits"), _make_caption, read_caption, PEOPLE,
          _anything),
-    Kind("machine's caption", ("engine.captioners.drafts",), make_draft, read_draft, "made anew"),
-    Kind("tagger's tags", ("engine.captioners.tags",), make_tags, read_tag_list, PEOPLE, _anything),
-    Kind("captioner's config", ("engine.captioners.found",), make_model_config, read_model_config, PEOPLE, _anything),
+    Kind("machine's caption", ("engine.captioners.drafts",), machine.make_draft, machine.load_draft, "made anew"),
+    Kind("tagger's tags", ("engine.captioners.tags",), machine.make_tags, machine.read_tags, PEOPLE, _anything),
+    Kind("captioner's config", ("engine.captioners.found",), machine.make_config, machine.kind_of, PEOPLE,
+         _anything),
+    Kind("undo of captions", ("engine.dataset.journal",), _make_journal, _read_journal,
+         "the damaged line is left out", _some_of, lines=True),
     Kind("CLIP vocabulary", ("engine.models.tokenizers",), _tokenizer("tokenizer/vocab.json"), _read_clip,
          "others' file: refused, or another tokenizer", _anything),
     Kind("CLIP merges", ("engine.models.tokenizers",), _tokenizer("tokenizer/merges.txt"), _read_clip,

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.captioners.drafts import Draft, draft_path, load_draft, save_draft
+from engine.captioners.drafts import Draft, draft_path, save_draft
+from engine.captioners.drafts import load_draft as load_draft
 from engine.captioners.found import recognise
-from engine.captioners.tags import read_tags
+from engine.captioners.tags import read_tags as read_tags
 
 
 def make_draft(folder: Path, which: int) -> Path:
@@ -19,9 +20,6 @@ def make_draft(folder: Path, which: int) -> Path:
     return draft_path(folder / "a.png", "joy (LLaVA)")
 
 
-read_draft = load_draft
-
-
 def make_tags(folder: Path, which: int) -> Path:
     """A tagger's list."""
     path = folder / "selected_tags.csv"
@@ -29,10 +27,7 @@ def make_tags(folder: Path, which: int) -> Path:
     return path
 
 
-read_tag_list = read_tags
-
-
-def make_model_config(folder: Path, which: int) -> Path:
+def make_config(folder: Path, which: int) -> Path:
     """What a captioning model says it is."""
     (folder / "model.safetensors").write_bytes(b"weights")
     path = folder / "config.json"
@@ -40,6 +35,6 @@ def make_model_config(folder: Path, which: int) -> Path:
     return path
 
 
-def read_model_config(path: Path) -> Any:
+def kind_of(path: Path) -> Any:
     """What the folder is taken for."""
     return recognise(path.parent).kind

@@ -13,7 +13,9 @@ from engine.config_writer import config_text, edited_text
 from engine.dataset.captions import caption_text, final_caption, read_caption
 from engine.dataset.edits import open_caption
 from engine.dataset.history import load_history
-from engine.dataset.query import haystack, matcher, needles
+from engine.dataset.journal import Change, Journal, Step
+from engine.dataset.query import haystack, query_of
+from engine.dataset.query_parse import QueryError, parse, written
 from engine.dataset.sidecar import SIDECAR_NAME, load_sidecar
 from engine.errors import ConfigError, DatasetError, EngineError
 from engine.events import EVENT_TYPES, Entry, entry_from_json, last_entry, replay
@@ -133,11 +135,13 @@ def _caption(data: bytes) -> None:
 
 
 def _query(data: bytes) -> None:
+    from tui.catalog_rows import Row
+
     text = data.decode("utf-8", "replace")
-    needles(text)
-    matcher(text)("a.png", text)
-    if text.strip() and '"' not in text and "-" not in text and len(text) < 500:
-        assert needles(text).matches(haystack(text, "")), "a text does not find itself"
+    picture = Row(Path("a.png"), "a.png", Path("a.txt"), text, haystack=haystack("a.png", text))
+    tree = parse(text)
+    assert parse(written(tree)) == tree, "what is written reads back as something else"
+    query_of(text, trigger="zok").matches(picture)
 
 
 def _event_seeds() -> list[bytes]:
@@ -209,6 +213,29 @@ def _told(data: bytes) -> None:
     LogEvent("info", text_of(data))
 
 
+def _journal_seeds() -> list[bytes]:
+    path = scratch() / "made.jsonl"
+    path.unlink(missing_ok=True)
+    journal = Journal(path)
+    for number in range(3):
+        change = Change(Path(f"/{number}.txt"), None if number else "é\r\n", "b\n", "é\r\n" if number else None)
+        step = journal.record(Step("Replace", (change, Change(Path("/c\udcff.txt"), "a", "b"))))
+    journal.amend(step, step.changes[:1])
+    journal.undone(step)
+    journal.redone(step)
+    return [path.read_bytes(), b'{"did": "do", "number": 1, "what": "a", "changes": [["/a", "b", null]]}\n']
+
+
+def _journal(data: bytes) -> None:
+    path = as_file(data, "undo.jsonl")
+    journal = Journal(path)
+    before = journal.steps()
+    assert all(change.path.name or change.path for step in before for change in step.changes)
+    made = journal.record(Step("after", (Change(Path("/a"), "a", "b"),)))
+    again = Journal(path)
+    assert again.undoable() == made and again.redoable() is None, "what is recorded after damage is lost"
+
+
 TARGETS = (
     Target(
         "config", _config, (ConfigError,), _config_seeds,
@@ -229,8 +256,13 @@ TARGETS = (
          "engine.dataset.captions.final_caption", "engine.dataset.edits.open_caption"),
     ),
     Target(
-        "query", _query, (), lambda: [b'cat "black dog" -white', "É -\"x y".encode(), b"a\tb", "ß ſ İ".encode()],
-        ("engine.dataset.query.needles", "engine.dataset.query.matcher"),
+        "query", _query, (QueryError,),
+        lambda: [
+            b'cat "black dog" -white', "É -\"x y".encode(), b"a\tb", "ß ſ İ".encode(),
+            b'tag:"red *" tokens:>77 OR ar:4:3..16:9',
+            b"NOT (stars:>=3 AND -dup:) res:<1024 bucket:832x1216 excluded:no missing:trigger", b"img(1).png \\*?",
+        ],
+        ("engine.dataset.query.query_of", "engine.dataset.query_parse.parse", "engine.dataset.query_parse.written"),
     ),
     Target(
         "events", _events, (), _event_seeds,
@@ -244,6 +276,7 @@ TARGETS = (
          b'{"seq": 1, "time": 1, "type": "Slowed", "step": 1, "factor": 2, "cause": "", "text": "", "changes": 3}\n'),
     ),
     Target("captions-history", _history, (), _history_seeds, ("engine.dataset.history.load_history",)),
+    Target("captions-undo", _journal, (), _journal_seeds, ("engine.dataset.journal.Journal",)),
     Target(
         "safe-text", _safe, (), lambda: [b"plain", b"\x1b]52;c;QQ==\x07", "e\u0301\u0301\u202e\U000e0041é".encode()],
         ("engine.text.safe_text", "engine.files.slug", "tui.error_text.error_text"),

@@ -16,7 +16,8 @@ from engine.dataset.breaks import PLAIN_ENDS, breaks_kept
 from engine.dataset.captions import final_caption, read_caption
 from engine.dataset.check import check_dataset
 from engine.dataset.edits import open_caption, write_caption
-from engine.dataset.query import haystack, matcher, needles
+from engine.dataset.query import haystack, query_of
+from engine.dataset.query_parse import QueryError
 from engine.dataset.sidecar import SIDECAR_NAME, load_sidecar
 from engine.errors import DatasetError
 from engine.text import safe_text
@@ -183,14 +184,15 @@ def test_any_text_can_be_trained_on(text: str, shuffle: bool, wildcards: bool, d
     st.text(st.characters(), max_size=40),
 )
 def test_any_text_is_a_query(query: str, caption: str) -> None:
-    """Nothing typed into a filter is an error; a caption's own words find it, and leave it out with a dash."""
-    parsed = needles(query)
-    matched = parsed.matches(haystack("a.png", caption))
-    assert matched == matcher(query)("a.png", caption)
-    assert needles("").matches(haystack("a.png", caption))
+    """What is typed is a filter or an error; a caption's own words find it, and leave it out with a dash."""
+    row = Row(Path("a.png"), "a.png", Path("a.txt"), caption, haystack=haystack("a.png", caption))
+    try:
+        query_of(query).matches(row)
+    except QueryError as err:
+        assert 1 <= err.column <= len(query) and err.said.isprintable()
     for word in caption.split():
-        if '"' not in word and not word.startswith("-"):
-            assert matcher(word)("a.png", caption) and not matcher(f"-{word}")("a.png", caption)
+        quoted = '"' + re.sub(r'([*?"\\])', r"\\\1", word) + '"'
+        assert query_of(quoted).matches(row) and not query_of(f"-{quoted}").matches(row)
 
 
 @settings(max_examples=200, deadline=None)

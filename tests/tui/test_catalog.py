@@ -12,12 +12,13 @@ from tiny_pictures import add, dataset, opened, png, wait_for
 
 from engine.config import DatasetConfig, ModelConfig
 from engine.dataset.decoder import Decoder
+from engine.dataset.query import EVERYTHING
 from engine.dataset.sidecar import SIDECAR_NAME, load_sidecar
 from engine.errors import DatasetError, ModelFileError
 from profiles.starters import pocket_model
 from tui import catalog_load, catalog_thread
 from tui.catalog import Catalog, Row
-from tui.catalog_rows import places_of
+from tui.catalog_rows import matching
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def row_named(catalog: Catalog, name: str) -> Row:
 
 
 def names(catalog: Catalog, text: str = "", sort: str = "name", descending: bool = False) -> list[str]:
-    return [catalog.rows[at].name for at in catalog.find(text, sort, descending)]
+    return [row.name for row in catalog.find(text, sort, descending)]
 
 
 def test_rows_tell_what_is_known_of_each_picture(catalog: Catalog, tmp_path: Path) -> None:
@@ -109,14 +110,17 @@ def test_a_folder_inside_another_keeps_its_own_pictures(catalog: Catalog, tmp_pa
 
 
 def test_what_is_not_known_comes_last_and_equal_rows_keep_their_order() -> None:
+    def found(sort: str, descending: bool = False) -> str:
+        return "".join(row.name for row in matching(rows, EVERYTHING, sort, descending))
+
     rows = [Row(Path(name), name, Path(name)) for name in "abcd"]
     for row, tokens in zip(rows, (5, None, 3, 5), strict=True):
         row.clip = row.t5 = tokens
-    assert places_of(rows, "", "tokens") == [2, 0, 3, 1]
-    assert places_of(rows, "", "tokens", descending=True) == [0, 3, 2, 1]
+    assert found("tokens") == "cadb"
+    assert found("tokens", descending=True) == "adcb"
     rows[3].severity, rows[0].stars = "error", 2
-    assert places_of(rows, "", "state") == [3, 0, 1, 2]
-    assert places_of(rows, "", "stars", descending=True) == [0, 1, 2, 3]
+    assert found("state") == "dabc"
+    assert found("stars", descending=True) == "abcd"
 
 
 def test_stars_are_written_to_the_sidecar_and_read_again(catalog: Catalog, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tui.places import SHIPPED
 from tui.session import SessionState
 from tui.widgets.dataset import DatasetPane
 from tui.widgets.dataset_columns import Limits, cell_of, columns_for, is_problem, label_of, shortened
+from tui.widgets.dataset_filter import FilterFault, completed
 from tui.widgets.dataset_table import DatasetHeader, DatasetNote, DatasetTable
 
 DECODER = Decoder()
@@ -433,3 +434,70 @@ async def test_a_note_without_room_keeps_the_remedy() -> None:
         note.tell("It cannot be read: " + "with many details " * 9, "error", "It cannot be read. Mend it.")
         assert "Mend it." in "".join(strip.text for strip in note.paint(38, 2))
         assert "many details" in "".join(strip.text for strip in note.paint(200, 2))
+
+
+async def test_marks_by_keys_and_mouse_are_counted_in_the_title(folder: Path) -> None:
+    async with pane(folder) as (app, pilot):
+        await pilot.press("m", "m", "j", "M")
+        assert "4 marked" in str(app.pane.border_title) and app.current == "img3.png"
+        assert [line[1] for line in lines(app)[:5]] == ["●", "●", "●", "●", " "]
+        await pilot.press("slash", "h", "o", "u", "s", "e", "enter", "ctrl+a")
+        assert "18 marked" in str(app.pane.border_title) and app.pane.listing.scope()[1] == "marked"
+        await pilot.press("escape", "U")
+        assert "marked" not in str(app.pane.border_title)
+        await pilot.click(app.pane.table, offset=(0, 2))
+        await pilot.click(app.pane.table, offset=(9, 4), shift=True)
+        assert [row.name for row in app.pane.listing.scope()[0]] == ["img2.png", "img3.png", "img4.png"]
+        await pilot.click(app.pane.table, offset=(9, 3), control=True)
+        assert app.pane.listing.marked == 2 and app.current == "img3.png"
+
+
+async def test_a_mistake_in_the_filter_is_told_under_it_and_the_last_good_one_holds(folder: Path) -> None:
+    async with pane(folder) as (app, pilot):
+        await pilot.press("slash", *"ball")
+        assert len(app.listed) == 8
+        await pilot.press("space", "(")
+        fault = app.query_one(FilterFault)
+        assert len(app.listed) == 8 and fault.display
+        told = [strip.text.rstrip() for strip in fault.paint(40, 2)]
+        assert told == ["     ^", "✗ column 6: ( wants something after it"]
+        assert len(fault.paint(20, 2)) == 2 and "^" not in fault.paint(20, 2)[0].text
+        await pilot.press(*"number OR empty:)")
+        assert not fault.display and len(app.listed) == 8
+        await pilot.press("f5", "escape", "escape")
+        assert len(app.listed) == 30 and app.pane.listing.fault is None
+
+
+async def test_the_name_of_a_field_is_completed(folder: Path) -> None:
+    async with pane(folder) as (app, pilot):
+        await pilot.press("slash", *"ball (st")
+        await until(pilot, lambda: app.query_one(Input)._suggestion == "ball (stars:")
+        await pilot.press("right", *">=1)")
+        assert app.session.filter == "ball (stars:>=1)" and app.listed == []
+    assert completed("-ED") == "-edited:" and completed("t") is None and completed("stars:") is None
+
+
+def test_signs_of_what_is_excluded_repeated_or_edited() -> None:
+    row = Row(Path("a.png"), "a.png", Path("a.txt"), "x", 832, 1216, (832, 1216), picture_mark=(1, 1), loss=0.123456)
+    state, narrow = columns_for(90)[-1], columns_for(24, longest=12)[-1]
+    row.own_repeats, row.edited = 3, True
+    assert cell_of(row, state, Limits(), 0, UNICODE)[0].strip() == "✓ ok ×3 ~"
+    assert cell_of(row, state, Limits(), 0, ASCII)[0].strip() == "+ ok x3 ~"
+    assert cell_of(row, state, Limits(), 7, UNICODE)[0].strip() == "▸ epoch 7 ×3"
+    row.severity, row.excluded = "error", True
+    assert cell_of(row, state, Limits(), 0, UNICODE)[0].strip() == "× excluded ×3 ~"
+    assert cell_of(row, narrow, Limits(), 0, UNICODE) == ("×", "dim") and not is_problem(row, Limits())
+    loss = next(column for column in columns_for(90, extra="loss") if column.key == "loss")
+    assert cell_of(row, loss, Limits(), 0, UNICODE)[0].strip() == "0.123"
+
+
+async def test_measured_values_are_sorted_by_and_shown_only_then(folder: Path) -> None:
+    async with pane(folder, size=(100, 24)) as (app, pilot):
+        for number, row in enumerate(app.catalog.rows[:20]):
+            row.sharp = number * 5
+        app.session.sort = "state"
+        await pilot.press("o", "O")
+        assert app.session.sort == "sharp" and app.listed[0] == "img19.png"
+        assert " 95 %" in lines(app)[0] and "sharp" in app.query_one(DatasetHeader).render_line(0).text
+        await pilot.press("o")
+        assert app.session.sort == "name" and "%" not in lines(app)[0], "no losses were measured"

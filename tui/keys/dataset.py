@@ -15,6 +15,12 @@ DATASET_KEYS: tuple[Key, ...] = (
     Key("dataset.less", "minus", "stars(-1)", "Less", "One star less", _GROUP, "-"),
     Key("dataset.problem", "n", "problem(1)", "Problem", "Next picture with something wrong", _GROUP, footer=True),
     Key("dataset.problem_back", "N", "problem(-1)", "Problem before", "The one before", _GROUP, "N"),
+    Key(
+        "dataset.mark", "m", "mark", "Mark", "Mark this picture or unmark it, and go to the next", _GROUP, footer=True
+    ),
+    Key("dataset.mark_range", "M", "mark_range", "Mark to here", "Mark from the last mark to here", _GROUP, "M"),
+    Key("dataset.mark_found", "ctrl+a", "mark_found", "Mark found", "Mark all that are listed", _GROUP, "^a"),
+    Key("dataset.unmark", "U", "unmark", "Unmark", "Take all marks away", _GROUP, "U"),
     Key("dataset.copy", "y", "copy", "Copy path", "Copy the picture's path to the clipboard", _GROUP),
     Key("dataset.refresh", "R", "refresh", "Look again", "Look at the folder again", _GROUP, "R"),
     Key("dataset.up", "up,k", "move(-1)", "Up", "The picture before", _GROUP, palette=False),

@@ -36,6 +36,7 @@ HELP_KEYS: tuple[Key, ...] = (
     _key("help.trouble", "2", "page(2)", "The guide to trouble", "Help"),
     _key("help.curve", "3", "page(3)", "How to read the curve", "Help"),
     _key("help.terminal", "4", "page(4)", "What the terminal can do", "Help"),
+    _key("help.filter", "5", "page(5)", "What the dataset's filter understands", "Help"),
     _key("help.previous", "left,h", "turn(-1)", "The page before", "Help"),
     _key("help.next", "right,l,tab", "turn(1)", "The next page", "Help"),
     _key("help.down", "down,j", "move(1)", "Down", "Help"),

@@ -15,6 +15,7 @@ from textual.widgets import ContentSwitcher, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.config import RunConfig
+from engine.dataset.query_fields import FIELDS
 from engine.text import safe_text
 from tui.keys.active import Offer, by_group
 from tui.keys.caption import EDITOR_KEYS
@@ -34,8 +35,8 @@ KNOWN = frozenset(key.id for key in EDITOR_KEYS if key.action.startswith(("curso
 BOX, FRAME = 96, 7
 """Widest box, and what its frame, margins and scroll bar take of it; as in the style sheet."""
 
-PAGES = ("keys", "trouble", "curve", "terminal")
-TITLES = ("Keys here", "Trouble", "The curve", "The terminal")
+PAGES = ("keys", "trouble", "curve", "terminal", "filter")
+TITLES = ("Keys here", "Trouble", "The curve", "The terminal", "The filter")
 
 CURVE = (
     "One step's loss depends mostly on the noise level drawn for it, so the dim points scatter widely and stay "
@@ -56,10 +57,15 @@ TERMINAL = (
     'the list of keys shows from 100 columns on:\n\n    [keymap]\n    "run.pause" = "p,f9"\n\n'
     'keys = "vim" adds h j k l G.'
 )
+FILTER = (
+    'Words are looked for in name and caption, in any case; all must be there. "two words" belong together, '
+    "-word leaves out, ? is any character and * any number of them. AND, OR, NOT and ( ) join what is asked; "
+    "numbers take < <= = != >= > and ranges, as in stars:2..4."
+)
 
 
 class HelpScreen(ModalScreen[Symptom | None]):
-    """Four pages; digits, arrows or the mouse turn them."""
+    """Five pages; digits, arrows or the mouse turn them."""
 
     BINDINGS = bindings(DIALOG_KEYS + HELP_KEYS)
 
@@ -69,13 +75,14 @@ class HelpScreen(ModalScreen[Symptom | None]):
         config: RunConfig | None = None,
         symptom: str = "",
         guide: tuple[Symptom, ...] = SYMPTOMS,
+        page: str = "keys",
     ) -> None:
         super().__init__()
         self._guide = guide
         self._offers = given
         self._config = config
         self._first = next((n for n, known in enumerate(guide) if known.id == symptom), 0)
-        self._page = PAGES.index("trouble") if symptom else 0
+        self._page = PAGES.index("trouble" if symptom else page)
 
     def compose(self) -> ComposeResult:
         """The row of titles, the pages, and what the keys do."""
@@ -94,6 +101,8 @@ class HelpScreen(ModalScreen[Symptom | None]):
                     yield Static(safe(CURVE, newlines=True))
                 with VerticalScroll(id="terminal", can_focus=False):
                     yield Static(safe(TERMINAL, newlines=True))
+                with VerticalScroll(id="filter", can_focus=False):
+                    yield Static(filter_page())
             yield Static(id="help-foot", classes="foot")
 
     def on_mount(self) -> None:
@@ -171,7 +180,7 @@ class HelpScreen(ModalScreen[Symptom | None]):
         self._show_foot()
 
     def _show_foot(self) -> None:
-        words = "1 to 4 or arrows turn pages, j and k scroll, esc goes back"
+        words = "1 to 5 or arrows turn pages, j and k scroll, esc goes back"
         if PAGES[self._page] == "trouble":
             applies = self._config is not None
             words = "enter makes these changes in the setup form, " if applies else ""
@@ -199,6 +208,15 @@ def key_table(given: list[Offer], room: int, with_ids: bool) -> Content:
                 lines.append(
                     Content.assemble((f"  {key:<{keys}}  ", "$text-accent"), f"{text:<{words}}", (f"  {name}", "dim"))
                 )
+    return Content("\n").join(lines)
+
+
+def filter_page() -> Content:
+    """What can be typed into the dataset's filter."""
+    width = max(len(field.example) for field in FIELDS.values())
+    lines = [Content(FILTER), Content("")]
+    for field in FIELDS.values():
+        lines.append(Content.assemble((f"{field.example:<{width}}  ", "$text-accent"), field.help))
     return Content("\n").join(lines)
 
 

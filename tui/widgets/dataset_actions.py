@@ -6,12 +6,14 @@ import os
 from typing import ClassVar
 
 from textual.binding import BindingType
-from textual.containers import Vertical
 from textual.message import Message
 
+from tui.catalog import SORTS
 from tui.keys.dataset import DATASET_KEYS
 from tui.keys.key import bindings
 from tui.listing import Listing
+from tui.widgets.dataset_columns import extra_of
+from tui.widgets.dataset_marking import MarkActions
 from tui.widgets.dataset_table import DatasetTable
 
 
@@ -19,7 +21,7 @@ class EditWanted(Message):
     """The current picture's caption is to be edited."""
 
 
-class DatasetActions(Vertical):
+class DatasetActions(MarkActions):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
@@ -30,10 +32,6 @@ class DatasetActions(Vertical):
         """The rows."""
         return self.query_one(DatasetTable)
 
-    def show(self) -> None:
-        """Draw what the listing holds now; tell of another current picture."""
-        raise NotImplementedError
-
     def open_filter(self) -> None:
         """Let the user type words."""
         raise NotImplementedError
@@ -41,15 +39,6 @@ class DatasetActions(Vertical):
     def leave_filter(self, cleared: bool) -> None:
         """Go back to the table, all of it when ``cleared``."""
         raise NotImplementedError
-
-    def say(self, text: str) -> None:
-        """One line in the status line, for a moment."""
-        raise NotImplementedError
-
-    def go(self, index: int) -> None:
-        """Go to the picture at ``index`` of the listing, or the nearest there is."""
-        self.listing.go(index)
-        self.show()
 
     @property
     def typing(self) -> bool:
@@ -94,8 +83,9 @@ class DatasetActions(Vertical):
         self.leave_filter(cleared=True)
 
     def action_sort(self) -> None:
-        """Sort by the next column of those in sight."""
-        sorts = [column.key for column in self.table.columns]
+        """Sort by the next column of those in sight, or by sharpness or loss where they were measured."""
+        shown = [column.key for column in self.table.columns]
+        sorts = [sort for sort in SORTS if sort in shown or (extra_of(sort) and self.listing.knows(sort))]
         current = self.listing.session.sort
         at = sorts.index(current) if current in sorts else -1
         self.listing.order(sorts[(at + 1) % len(sorts)], False)

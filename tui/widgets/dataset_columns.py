@@ -34,9 +34,11 @@ _FULL_STATE = 15
 _MUCH_ENLARGED = 2.0
 """Scale from a picture to its bucket from which it is said, as `kiln dataset check` does."""
 _SHORTEST_NAME = 5
-_RIGHT = frozenset({"size", "bucket", "tokens"})
+_EXTRAS = {"sharp": 6, "loss": 6}
+_RIGHT = frozenset({"size", "bucket", "tokens", *_EXTRAS})
 _LABELS = {
     "name": "file", "size": "size", "bucket": "bucket", "tokens": "clip/t5", "stars": "stars", "state": "state",
+    "sharp": "sharp", "loss": "loss",
 }  # fmt: skip
 
 # Word in the wide table, word in the narrow one; the note below the table says it in full.
@@ -71,16 +73,18 @@ class Limits:
 
 
 @lru_cache(maxsize=32)
-def columns_for(width: int, tokens: bool = True, longest: int = 20) -> tuple[Column, ...]:
+def columns_for(width: int, tokens: bool = True, longest: int = 20, extra: str = "") -> tuple[Column, ...]:
     """The columns that fit ``width`` cells, from left to right.
 
     Args:
         width: cells of a row.
         tokens: whether there are counts to show.
         longest: cells of the longest name; what it leaves goes to the state's words, so that columns stay together.
+        extra: a column more, see :func:`extra_of`.
     """
     for asked, layout in _LAYOUTS:
-        fixed = {key: cells for key, cells in layout.items() if tokens or key != "tokens"}
+        fixed = {extra: _EXTRAS[extra]} if extra else {}
+        fixed |= {key: cells for key, cells in layout.items() if tokens or key != "tokens"}
         room = width - CURSOR - sum(fixed.values()) - len(fixed)
         if room >= min(longest, asked):
             break
@@ -92,6 +96,11 @@ def columns_for(width: int, tokens: bool = True, longest: int = 20) -> tuple[Col
         columns.append(Column(key, left, cells))
         left += cells + 1
     return tuple(columns)
+
+
+def extra_of(sort: str) -> str:
+    """The column that is there only while the table is sorted by it; empty where ``sort`` has one anyway."""
+    return sort if sort in _EXTRAS else ""
 
 
 def label_of(column: Column, sort: str, descending: bool, glyphs: Glyphs) -> str:
@@ -119,13 +128,17 @@ def cell_of(row: Row, column: Column, limits: Limits, edited: int, glyphs: Glyph
     """
     style = "dim"
     if column.key == "name":
-        text, style = shortened(row.name, column.width, glyphs), ""
+        text, style = shortened(row.name, column.width, glyphs), "dim" if row.excluded else ""
     elif column.key == "size":
         text = _size(row.width, row.height)
     elif column.key == "bucket":
         text = _size(*(row.bucket or (0, 0)))
     elif column.key == "tokens":
         text, style = _tokens(row, column.width, limits)
+    elif column.key == "sharp":
+        text = f"{row.sharp} %" if row.sharp is not None else ""
+    elif column.key == "loss":
+        text = f"{row.loss:.3g}" if row.loss is not None else ""
     elif column.key == "stars":
         text, style = _stars(row.stars, column.width, glyphs), "star"
     else:
@@ -134,7 +147,12 @@ def cell_of(row: Row, column: Column, limits: Limits, edited: int, glyphs: Glyph
 
 
 def is_problem(row: Row, limits: Limits) -> bool:
-    """Whether something is wrong with a picture: also a caption whose end T5 does not read."""
+    """Whether something is wrong with a picture: also a caption whose end T5 does not read.
+
+    Of one that is kept out of training nothing is.
+    """
+    if row.excluded:
+        return False
     return bool(row.severity) or (row.t5 is not None and row.t5 > limits.t5)
 
 
@@ -186,7 +204,9 @@ def _enlarged(row: Row) -> bool:
 
 def _state(row: Row, edited: int, width: int, glyphs: Glyphs, limits: Limits) -> tuple[str, str]:
     texts: tuple[str, ...]
-    if row.severity:
+    if row.excluded:
+        texts, style = (f"{glyphs.excluded} excluded", f"{glyphs.excluded} out", glyphs.excluded), "dim"
+    elif row.severity:
         words = _WORDS.get(row.code, _BY_SEVERITY[row.severity])
         sign = glyphs.error if row.severity == "error" else glyphs.warning
         texts, style = (*(f"{sign} {word}" for word in words), sign), row.severity
@@ -203,7 +223,15 @@ def _state(row: Row, edited: int, width: int, glyphs: Glyphs, limits: Limits) ->
         texts, style = (f"{glyphs.done} class picture", f"{glyphs.done} class", "c"), "dim"
     else:
         texts, style = (f"{glyphs.done} ok", glyphs.done), "dim"
-    return next((text for text in texts if cell_len(text) <= width), texts[-1]), style
+    signs = _signs(row, bool(edited), glyphs)
+    fitting = [*(text + signs for text in texts), *texts]
+    return next((text for text in fitting if cell_len(text) <= width), texts[-1]), style
+
+
+def _signs(row: Row, told: bool, glyphs: Glyphs) -> str:
+    """What follows the state's word where there is room: repeats of its own, and that the caption was edited."""
+    repeats = f" {glyphs.times}{row.own_repeats}" if row.own_repeats is not None else ""
+    return repeats + (f" {glyphs.edited}" if row.edited and not told else "")
 
 
 def _fitted(text: str, column: Column) -> str:

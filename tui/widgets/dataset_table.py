@@ -20,7 +20,7 @@ from textual.strip import Strip
 
 from tui.catalog_rows import Row
 from tui.widgets.cells import CellWidget, Run, glyphs_of, strip_of, wrap
-from tui.widgets.dataset_columns import CURSOR, Column, Limits, cell_of, columns_for, label_of
+from tui.widgets.dataset_columns import CURSOR, Column, Limits, cell_of, columns_for, extra_of, label_of
 
 BAR = 1
 """Cells of the table's scroll bar, which is always there."""
@@ -31,7 +31,7 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "table--cursor", "table--odd", "table--dim", "table--star", "table--warning", "table--error",
-        "table--edited", "table--hint",
+        "table--edited", "table--hint", "table--mark",
     }  # fmt: skip
 
     @dataclass
@@ -40,6 +40,13 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
 
         index: int
         twice: bool
+
+    @dataclass
+    class Marked(Message):
+        """The mouse marked a row: pressed in its margin or with ctrl, or ``through`` to it with shift."""
+
+        index: int
+        through: bool
 
     def __init__(self, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -50,6 +57,8 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
         """Whether there are token counts to show."""
         self.longest = 0
         """Cells of the dataset's longest name."""
+        self.extra = ""
+        """What is sorted by, where it has a column only then."""
         self.edited: dict[str, int] = {}
         self.hint: Sequence[str] = ()
         """Paragraphs shown in place of rows while there are none."""
@@ -66,7 +75,7 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
     @property
     def columns(self) -> tuple[Column, ...]:
         """What is shown of each row."""
-        return columns_for(max(0, self.size.width - BAR), self.tokens, self.longest)
+        return columns_for(max(0, self.size.width - BAR), self.tokens, self.longest, self.extra)
 
     def scroll_to_cursor(self) -> None:
         """Bring the cursor's row into sight, moving as little as possible."""
@@ -86,7 +95,11 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
     def on_click(self, event: Click) -> None:
         """Tell which row was pressed."""
         index = event.y + self.scroll_offset.y
-        if 0 <= index < len(self.rows):
+        if not 0 <= index < len(self.rows):
+            return
+        if event.shift or event.ctrl or event.x < CURSOR:
+            self.post_message(self.Marked(index, event.shift))
+        else:
             self.post_message(self.Pointed(index, event.chain > 1))
 
     def render_line(self, y: int) -> Strip:
@@ -112,7 +125,10 @@ class DatasetTable(ScrollView, can_focus=True, inherit_bindings=False):
         here = index == self.cursor
         glyphs = glyphs_of(self.app)
         edited = self.edited.get(str(row.path), 0) if self.edited else 0
-        runs: list[Run] = [("> " if here else " " * CURSOR, ground)]
+        mark = ground
+        if row.marked and not here:
+            mark = ground + self.get_component_rich_style("table--mark", partial=True)
+        runs: list[Run] = [(">" if here else " ", ground), (glyphs.marked if row.marked else " ", mark)]
         for column in self.columns:
             text, name = cell_of(row, column, self.limits, edited, glyphs)
             style = ground
@@ -150,7 +166,7 @@ class DatasetHeader(CellWidget):
 
     def columns(self, width: int) -> tuple[Column, ...]:
         """The table's columns."""
-        return columns_for(max(0, width - BAR), self.tokens, self.longest)
+        return columns_for(max(0, width - BAR), self.tokens, self.longest, extra_of(self.sort))
 
     def on_click(self, event: Click) -> None:
         """Sort by the column under the pointer."""
