@@ -25,7 +25,9 @@ from tui.view import RunView
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.dataset.decoder import Decoder
+    from engine.dataset.journal import Journal
     from tui.caption_desk import CaptionDesk
+    from tui.captioning import Captioning
     from tui.catalog import Catalog
     from tui.thumbnails import Thumbnails
 
@@ -119,6 +121,28 @@ class Workplace:
 
         return CaptionDesk(self.session, self.catalog.set_caption, partial(_keep, self), self.folder)
 
+    @cached_property
+    def journal(self) -> Journal:
+        """What was done to captions; in memory alone where another process keeps the folder's, or none can be kept."""
+        from engine.dataset.journal import Journal, journal_path
+
+        try:
+            return Journal(None if self.shared else journal_path(self.home))
+        except DiskError:
+            return Journal()
+
+    @cached_property
+    def captioning(self) -> Captioning:
+        """Captions being made by a model."""
+        from tui.captioning import Captioning
+
+        return Captioning(self)
+
+    @property
+    def captions(self) -> bool:
+        """Whether captions are being made by a model now."""
+        return "captioning" in self.__dict__ and self.captioning.alive
+
     @property
     def view(self) -> RunView:
         """The newest state of the run that is shown; an empty one without a run."""
@@ -163,6 +187,7 @@ class Workplace:
         from engine.run import Run
 
         _must_be_free(self)
+        _must_not_caption(self)
         run = Run(config)
         path = self.config_path if config == self.config else None
         self.take(run)
@@ -180,6 +205,7 @@ class Workplace:
         from engine.run import open_run
 
         _must_be_free(self)
+        _must_not_caption(self)
         if holder_of(lock := RunFolder(folder).lock):
             raise held(in_words(lock))
         run = open_run(folder)
@@ -228,6 +254,8 @@ class Workplace:
         """Begin the run that waits for the first frame, if one does."""
         run, self.pending = self.pending, None
         if run is not None:
+            if self.captions:  # both want the GPU; what was made is kept
+                self.captioning.close()
             run.start()
             measure(run)
 
@@ -252,7 +280,7 @@ class Workplace:
             self.save_session()
         if self.bridge is not None:
             self.bridge.close()
-        for part in ("desk", "thumbnails", "catalog", "decoder"):
+        for part in ("captioning", "desk", "thumbnails", "catalog", "decoder"):
             if part in self.__dict__:
                 self.__dict__[part].close()
 
@@ -275,3 +303,10 @@ def _must_be_free(place: Workplace) -> None:
     if place.live:
         name = safe_text(place.view.name or "the one shown")
         raise RunError("A run is live already", name, "Stop it first (s), or wait for its end.")
+
+
+def _must_not_caption(place: Workplace) -> None:
+    if place.captions:
+        raise RunError(
+            "Pictures are being captioned", place.captioning.words(), "Stop that first (A), or wait for its end."
+        )

@@ -98,7 +98,7 @@ def load_draft(path: Path) -> Draft | None:
             raise ValueError("time or size is missing")
         if values["verdict"] not in VERDICTS:
             raise ValueError("what was decided makes no sense")
-        if cleaned(values["text"]) != values["text"] or safe_text(values["model"], 400) != values["model"]:
+        if cleaned(str(values["text"])) != values["text"] or safe_text(values["model"], 400) != values["model"]:
             raise ValueError("it holds what no such file does")
     except ValueError as err:
         hint = "Delete it: the text is made anew when it is asked for."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui.keys.key import Key
+from tui.keys.machine import MACHINE_KEYS
 
 _GROUP = "Dataset pane"
 
@@ -21,6 +22,7 @@ DATASET_KEYS: tuple[Key, ...] = (
     Key("dataset.mark_range", "M", "mark_range", "Mark to here", "Mark from the last mark to here", _GROUP, "M"),
     Key("dataset.mark_found", "ctrl+a", "mark_found", "Mark found", "Mark all that are listed", _GROUP, "^a"),
     Key("dataset.unmark", "U", "unmark", "Unmark", "Take all marks away", _GROUP, "U"),
+    *MACHINE_KEYS,
     Key("dataset.copy", "y", "copy", "Copy path", "Copy the picture's path to the clipboard", _GROUP),
     Key("dataset.refresh", "R", "refresh", "Look again", "Look at the folder again", _GROUP, "R"),
     Key("dataset.up", "up,k", "move(-1)", "Up", "The picture before", _GROUP, palette=False),

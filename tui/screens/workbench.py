@@ -150,6 +150,7 @@ class Workbench(Ways):
         self._offer()
         self.forget_taken()
         self.mind_pilot()
+        self.mind_captioning()
         if self.leave_when_ended and not self.workplace.live:
             self.app.leave("leave")
 
