@@ -123,7 +123,7 @@ class Workplace:
 
     @cached_property
     def journal(self) -> Journal:
-        """What was done to captions; in memory alone where another process keeps the folder's, or none can be kept."""
+        """What was done to captions; in memory alone where another process keeps the folder's, or none can be."""
         from engine.dataset.journal import Journal, journal_path
 
         try:
