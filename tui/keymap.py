@@ -42,6 +42,9 @@ _TOGETHER = tuple(
         "setup field",
         "wizard field",
         "wizard act",
+        "replace field",
+        "replace ticks",
+        "words field",
         "dialog error",
         "dialog help",
         "dialog verdict",
@@ -54,7 +57,7 @@ _TOGETHER = tuple(
 _MODAL = frozenset({"dialog", "error", "help", "jump", "verdict", "take", "usage"})
 """Where the keys that work everywhere else do not."""
 
-_TYPING = ("caption.", "edit.", "filter.", "setup.", "wizard.")
+_TYPING = ("caption.", "edit.", "filter.", "setup.", "wizard.", "replace.")
 """Where letters are typed."""
 
 _NAMED = {key.value for key in Keys} | set(KEY_NAME_REPLACEMENTS.values())

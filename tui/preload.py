@@ -11,6 +11,7 @@ import importlib
 LATER = (
     "engine.config_file",
     "engine.config_writer",
+    "engine.dataset.applying",
     "engine.dataset.decoder",
     "engine.dataset.prompts",
     "profiles.presets",
@@ -19,6 +20,7 @@ LATER = (
     "tui.captioning",
     "tui.keymap",
     "tui.keys.active",
+    "tui.batch",
     "tui.machine",
     "tui.opening",
     "tui.palette",
@@ -36,6 +38,7 @@ LATER = (
     "tui.screens.jump",
     "tui.screens.machine",
     "tui.screens.pick",
+    "tui.screens.replace",
     "tui.screens.resume",
     "tui.screens.review",
     "tui.screens.runs",
@@ -43,6 +46,7 @@ LATER = (
     "tui.screens.take",
     "tui.screens.verdict",
     "tui.screens.wizard",
+    "tui.screens.words",
     "tui.widgets.braille",
     "tui.wizard.profiles",
 )

@@ -25,7 +25,7 @@ from tui.view import RunView
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.dataset.decoder import Decoder
-    from engine.dataset.journal import Journal
+    from tui.batch import Batches
     from tui.caption_desk import CaptionDesk
     from tui.captioning import Captioning
     from tui.catalog import Catalog
@@ -122,16 +122,6 @@ class Workplace:
         return CaptionDesk(self.session, self.catalog.set_caption, partial(_keep, self), self.folder)
 
     @cached_property
-    def journal(self) -> Journal:
-        """What was done to captions; in memory alone where another process keeps the folder's, or none can be."""
-        from engine.dataset.journal import Journal, journal_path
-
-        try:
-            return Journal(None if self.shared else journal_path(self.home))
-        except DiskError:
-            return Journal()
-
-    @cached_property
     def captioning(self) -> Captioning:
         """Captions being made by a model."""
         from tui.captioning import Captioning
@@ -142,6 +132,13 @@ class Workplace:
     def captions(self) -> bool:
         """Whether captions are being made by a model now."""
         return "captioning" in self.__dict__ and self.captioning.alive
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Changes of many captions, and their undo."""
+        from tui.batch import batches_of
+
+        return batches_of(self)
 
     @property
     def view(self) -> RunView:

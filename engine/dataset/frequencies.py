@@ -20,8 +20,8 @@ _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _CLAUSE = re.compile(r"[,.;:!?()\[\]\n\"“”|]")
 
 STOP_WORDS = frozenset({
-    "a", "an", "the", "of", "in", "on", "at", "to", "and", "or", "is", "are", "was", "with", "for", "from", "by", "as",
-    "it", "its", "his", "her", "their", "this", "that", "into", "over",
+    "a", "an", "the", "of", "in", "on", "at", "to", "and", "or", "is", "are", "was", "with", "for", "from", "by",
+    "as", "it", "its", "his", "her", "their", "this", "that", "into", "over",
 })  # fmt: skip
 """Words that say nothing alone: a row of these only is not counted."""
 

@@ -31,8 +31,9 @@ FIRST = {
 OPERATIONS = [
     Operation(find="cat", text="dog"), Operation(find="a", text=""), Operation(find="\n", text=" "),
     Operation(find="b", text="x\ny"), Operation(find=r"[\s\S]+", text="", regex=True),
-    Operation("prefix", text="zrp,"), Operation("suffix", text=", end\n"), Operation("sort"), Operation("dedupe"), Operation("sentence"),
-    Operation("rename", "b", "B2"), Operation("remove", "a"), Operation("tags"), Operation(find="o", text="\u2028"),
+    Operation("prefix", text="zrp,"), Operation("suffix", text=", end\n"), Operation("sort"), Operation("dedupe"),
+    Operation("sentence"), Operation("rename", "b", "B2"), Operation("remove", "a"), Operation("tags"),
+    Operation(find="o", text="\u2028"),
 ]  # fmt: skip
 
 

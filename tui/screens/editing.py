@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from textual.timer import Timer
@@ -10,6 +11,7 @@ from tui.screens.panes import PaneScreen
 from tui.view import RunView
 
 if TYPE_CHECKING:  # the first frame does not wait for them
+    from tui.catalog import Row
     from tui.widgets.caption import CaptionPane
     from tui.widgets.dataset import DatasetPane
 
@@ -55,11 +57,15 @@ class EditingScreen(PaneScreen):
         self.go_to("dataset")
 
     def on_caption_pane_caption_saved(self, event: CaptionPane.CaptionSaved) -> None:
-        """A live run takes the new text up with its next epoch: the row says so."""
+        """The row is another one now."""
+        self.count_edits([event.row])
+
+    def count_edits(self, rows: Iterable[Row]) -> None:
+        """A live run takes new texts up with its next epoch: their rows say so."""
         view = self.run_view
         epoch = epoch_of_edit(view)
         if self.workplace.live and view.live and epoch <= (view.epochs or 10**9):
-            self.workplace.session.edited[str(event.row.path)] = epoch
+            self.workplace.session.edited.update((str(row.path), epoch) for row in rows)
 
     def forget_taken(self) -> None:
         """Rows whose edits the run took up, or of a run that is over, say nothing of it any more."""

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tui.screens.tidying import Tidying
 from tui.widgets.status import StatusLine
-
-if TYPE_CHECKING:
-    from tui.catalog import Row
 
 
 class MachineWays(Tidying):
@@ -22,14 +17,10 @@ class MachineWays(Tidying):
         if place.captions:
             self._ask_about_job()
             return
-        rows, word = self._dataset.listing.scope()
-        if not rows:
+        scopes, word = self._scopes()
+        if not scopes[word]:
             self.app.say("There are no pictures to caption")
             return
-        everything = list(place.catalog.rows)
-        scopes: dict[str, list[Row]] = {word: rows}
-        scopes.setdefault("found", list(self._dataset.listing.rows))
-        scopes.setdefault("all", everything)
         self.app.push_screen(MachineDialog(place, scopes), self._machine_begun)
 
     def _machine_begun(self, started: str | None) -> None:

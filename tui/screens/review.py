@@ -89,7 +89,7 @@ class ReviewScreen(Screen[str | None]):
     @work(group="load")
     async def _load(self) -> None:
         items, self._damaged = await aside(self, None, waiting, self._rows)
-        self.queue = Queue(items, self._place.journal)
+        self.queue = Queue(items, self._place.batches.journal)
         if self._damaged:
             self.app.say(f"{self._damaged} of the machine's captions are damaged; they can be made anew", 6.0)
         self._show()
@@ -249,11 +249,7 @@ class ReviewScreen(Screen[str | None]):
         """Have the catalog take up what was written, and count what was decided."""
         written = outcome is not None and (bool(outcome.what) or bool(outcome.done))
         if outcome is not None and outcome.done:
-            texts = {change.path: change.before if back else change.after for change in outcome.done}
-            for row in self._place.catalog.rows:
-                if row.caption_path in texts:
-                    row.edited = True
-                    self._place.catalog.set_caption(row, texts[row.caption_path] or "")
+            self._place.batches.take(outcome, back)
         if outcome is not None and outcome.refused:
             path, err = outcome.refused[0]
             more = f" and {len(outcome.refused) - 1:,} more" if len(outcome.refused) > 1 else ""

@@ -19,8 +19,8 @@ from tui.disk import file_words
 from tui.keys.dialogs import DIALOG_KEYS, REMOVE_KEYS
 from tui.keys.key import bindings
 from tui.safe import safe
+from tui.screens.batching import Batching
 from tui.screens.dialogs import Choice, ChoiceDialog, Dialog
-from tui.screens.editing import EditingScreen
 from tui.units import size
 from tui.widgets.marked_list import MarkedList
 
@@ -85,7 +85,7 @@ class RemoveDialog(Dialog):
         return safe(f"{len(self._marked)} of {len(self._numbers)} marked, {size(total)}")
 
 
-class Tidying(EditingScreen):
+class Tidying(Batching):
     """The workbench's part that makes room."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

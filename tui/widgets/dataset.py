@@ -13,6 +13,7 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.widgets import Input
 
+from engine.text import safe_text
 from tui.catalog import Catalog, Row
 from tui.listing import Listing
 from tui.safe import safe
@@ -20,7 +21,7 @@ from tui.session import SessionState
 from tui.widgets import dataset_actions
 from tui.widgets.dataset_actions import DatasetActions
 from tui.widgets.dataset_columns import extra_of
-from tui.widgets.dataset_filter import FilterFault, FilterInput
+from tui.widgets.dataset_filter import LONGEST_FILTER, FilterFault, FilterInput
 from tui.widgets.dataset_table import DatasetHeader, DatasetNote, DatasetTable
 from tui.widgets.dataset_words import ProblemCounts, hint_of, note_of, title_of
 
@@ -135,6 +136,13 @@ class DatasetPane(DatasetActions):
         words.display = True
         # At once, not after the next messages: what is typed meanwhile belongs to the filter.
         self.screen.set_focus(words)
+
+    def find(self, words: str) -> None:
+        """Show what a filter finds, as if the user had typed it."""
+        box = self.query_one(FilterInput)
+        box.display = True
+        box.value = safe_text(words, LONGEST_FILTER)
+        self.screen.set_focus(self.table)
 
     def leave_filter(self, cleared: bool) -> None:
         """Go back to the table, all of it when ``cleared``."""

@@ -12,8 +12,8 @@ from tui.catalog import SORTS
 from tui.keys.dataset import DATASET_KEYS
 from tui.keys.key import bindings
 from tui.listing import Listing
+from tui.widgets.dataset_batches import BatchActions
 from tui.widgets.dataset_columns import extra_of
-from tui.widgets.dataset_marking import MarkActions
 from tui.widgets.dataset_table import DatasetTable
 
 
@@ -21,7 +21,7 @@ class EditWanted(Message):
     """The current picture's caption is to be edited."""
 
 
-class DatasetActions(MarkActions):
+class DatasetActions(BatchActions):
     """Base of the pane: one method a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
