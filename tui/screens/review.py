@@ -14,6 +14,7 @@ from textual.events import Resize
 from textual.screen import Screen
 from textual.widgets import Static
 
+from engine.captioners.word_diff import Piece
 from engine.dataset.applying import Outcome
 from engine.errors import EngineError
 from engine.text import safe_text
@@ -129,7 +130,7 @@ class ReviewScreen(Screen[str | None]):
 
     def _diff(self, item: Item) -> Content:
         """The caption with the machine's parts in it; signs tell what colours tell."""
-        choices, arrow = item.choices, glyphs_of(self.app).arrow
+        choices = item.choices
         self._part = max(0, min(self._part, len(choices) - 1))
         here = choices[self._part] if choices else -1
         if not (item.caption or "").strip():
@@ -139,17 +140,24 @@ class ReviewScreen(Screen[str | None]):
             if not piece.differs:
                 parts.append(_plain(piece.before))
                 continue
-            taken = at in item.chosen
-            back = " on $primary-muted" if at == here else ""
-            old, new = (safe_text(text.strip(), MOST_SHOWN, newlines=True) for text in (piece.before, piece.after))
-            parts.append((" [+ " if taken else " [- ", f"bold $text-accent{back}"))
-            parts.append((old, f"{'strike $text-error' if taken else 'bold'}{back}"))
-            parts.append(
-                (f" {arrow} " if old and new else f"{arrow} " if new else f" {arrow}", f"$text-accent{back}")
-            )
-            parts.append((new, f"{'bold $text-success' if taken else 'strike $foreground-muted'}{back}"))
-            parts.append(("]", f"bold $text-accent{back}"))
+            parts += self._choice(piece, at in item.chosen, at == here)
         return Content.assemble(*parts)
+
+    def _choice(self, piece: Piece, taken: bool, here: bool) -> list[tuple[str, str]]:
+        """A part that differs: which side is taken, both sides, and the space around them."""
+        arrow, back = glyphs_of(self.app).arrow, " on $primary-muted" if here else ""
+        old, new = (safe_text(text.strip(), MOST_SHOWN, newlines=True) for text in (piece.before, piece.after))
+        between = f" {arrow} " if old and new else f"{arrow} " if new else f" {arrow}"
+        sides = piece.before, piece.after
+        return [
+            (" " if any(side[:1].isspace() for side in sides) else "", ""),
+            ("[+ " if taken else "[- ", f"bold $text-accent{back}"),
+            (old, f"{'strike $text-error' if taken else 'bold'}{back}"),
+            (between, f"$text-accent{back}"),
+            (new, f"{'bold $text-success' if taken else 'strike $foreground-muted'}{back}"),
+            ("]", f"bold $text-accent{back}"),
+            (" " if any(side[-1:].isspace() for side in sides) else "", ""),
+        ]
 
     def _decided(self) -> str:
         parts = [f"{self._taken:,} taken"] if self._taken else []
