@@ -115,3 +115,10 @@ class Captioning:
         if self.job is not None:
             self.job.submit(StopNow())
             self.job.join(60)
+
+
+def captioning_of(place: Workplace) -> Captioning:
+    """The captioning of a work folder, made when first asked for."""
+    if place.captioning is None:
+        place.captioning = Captioning(place)
+    return place.captioning

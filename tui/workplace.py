@@ -49,6 +49,7 @@ class Workplace:
         pending: a run that a command handed over, to begin after the first frame.
         machine: what is trained on, in words; empty until it was asked.
         lost: why the session could not be kept the last time, safe to show; empty when it was.
+        captioning: captions made by a model, see :func:`tui.captioning.captioning_of`; None before the first.
         shared: another process keeps this folder's session, so this one leaves the file alone.
     """
 
@@ -64,6 +65,7 @@ class Workplace:
         self.machine = ""
         self.lost = ""
         self.shared = False
+        self.captioning: Captioning | None = None
         self._nothing = RunView()
 
     @classmethod
@@ -120,18 +122,6 @@ class Workplace:
         from tui.caption_desk import CaptionDesk
 
         return CaptionDesk(self.session, self.catalog.set_caption, partial(_keep, self), self.folder)
-
-    @cached_property
-    def captioning(self) -> Captioning:
-        """Captions being made by a model."""
-        from tui.captioning import Captioning
-
-        return Captioning(self)
-
-    @property
-    def captions(self) -> bool:
-        """Whether captions are being made by a model now."""
-        return "captioning" in self.__dict__ and self.captioning.alive
 
     @cached_property
     def batches(self) -> Batches:
@@ -251,7 +241,7 @@ class Workplace:
         """Begin the run that waits for the first frame, if one does."""
         run, self.pending = self.pending, None
         if run is not None:
-            if self.captions:  # both want the GPU; what was made is kept
+            if self.captioning is not None:  # both want the GPU; what was made is kept
                 self.captioning.close()
             run.start()
             measure(run)
@@ -277,7 +267,9 @@ class Workplace:
             self.save_session()
         if self.bridge is not None:
             self.bridge.close()
-        for part in ("captioning", "desk", "thumbnails", "catalog", "decoder"):
+        if self.captioning is not None:
+            self.captioning.close()
+        for part in ("desk", "thumbnails", "catalog", "decoder"):
             if part in self.__dict__:
                 self.__dict__[part].close()
 
@@ -303,7 +295,7 @@ def _must_be_free(place: Workplace) -> None:
 
 
 def _must_not_caption(place: Workplace) -> None:
-    if place.captions:
+    if place.captioning is not None and place.captioning.alive:
         raise RunError(
             "Pictures are being captioned", place.captioning.words(), "Stop that first (A), or wait for its end."
         )

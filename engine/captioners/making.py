@@ -52,12 +52,13 @@ class Subject:
 
 @dataclass
 class Outcome:
-    """What came of it: texts and failures (in words) by picture, and how many had their answer already."""
+    """What came of it: texts and failures (in words) by picture, how many had their answer already, and remarks."""
 
     made: dict[Path, str] = field(default_factory=dict)
     failed: dict[Path, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
     known: int = 0
+    remarks: list[str] = field(default_factory=list)
     complete: bool = False
 
 
@@ -192,9 +193,9 @@ class _Batches:
                 "Take a smaller model, or end what else uses the GPU. What was made so far is kept.",
             )
         self._size = tried // 2
-        self._events.append(
-            Log("warning", f"Memory ran out with {tried} pictures at a time; going on with {self._size}")
-        )
+        remark = f"Memory ran out with {tried} pictures at a time; going on with {self._size}"
+        self._outcome.remarks.append(remark)
+        self._events.append(Log("warning", remark))
 
     def _keep(self, one: Subject, answer: str) -> None:
         text = cleaned(answer, self._trigger)

@@ -78,12 +78,12 @@ def load_vision(folder: Path, device: torch.device) -> Vision:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # a bar would tear the screen
-    here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        processor = AutoProcessor.from_pretrained(folder, **here)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, told = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, dtype=dtype, **here
-        )
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True, dtype=dtype,
+        )  # fmt: skip
         model = model.eval().to(device)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as err:
         # transformers has no error of its own for a folder that is not what it says it is.

@@ -19,6 +19,7 @@ from engine.captioners.drafts import Draft, save_draft, size_of
 from engine.captioners.request import CaptionRequest
 from engine.errors import RunError
 from tui.app import KilnApp
+from tui.captioning import captioning_of
 from tui.screens.dialogs import ChoiceDialog
 from tui.screens.machine import MachineDialog
 from tui.screens.review import ReviewScreen
@@ -126,7 +127,9 @@ async def test_all_of_a_kind_are_taken_at_once_and_hostile_text_is_text(tmp_path
         add(tmp_path / "data", f"{HOSTILE}.png", "[i]a caption")
         draft(tmp_path / "data" / f"{HOSTILE}.png", "[i]a caption[/i] more")
         place.catalog.refresh()
-        await until(pilot, lambda: len(place.catalog.rows) == 4)
+        bench = app.workbench
+        assert bench is not None
+        await until(pilot, lambda: len(bench._dataset.listing.rows) == 4 and place.catalog.state == "ready")
         await pilot.press("V")
         await until(pilot, lambda: "Review 1/4" in text_of(app) and "[i]a caption" in text_of(app))
         shown = text_of(app)
@@ -144,14 +147,14 @@ async def test_leaving_while_captions_are_made_is_asked_about(tmp_path: Path, fa
     wd = model(tmp_path / "wd")
     async with showing(tmp_path, detachable=True) as (pilot, app):
         place = app.workplace
-        place.captioning.start(CaptionRequest(wd, batch_size=1), place.catalog.rows)
+        captioning_of(place).start(CaptionRequest(wd, batch_size=1), place.catalog.rows)
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         assert "Detach: captioning goes on" in text_of(app)
         await pilot.press("s")
     assert app.return_value == "leave"
     place.close()
-    assert place.captioning.job is not None and place.captioning.job.state == "stopped"
+    assert (job := captioning_of(place).job) is not None and job.state == "stopped"
 
 
 def test_no_captions_are_made_while_a_run_is_live_and_no_run_begins_meanwhile(tmp_path: Path, fake: Fake) -> None:
@@ -160,20 +163,20 @@ def test_no_captions_are_made_while_a_run_is_live_and_no_run_begins_meanwhile(tm
 
     wd, place = model(tmp_path / "wd"), Workplace(tmp_path, session=SessionState())
     with pytest.raises(RunError, match="Nothing to caption"):
-        place.captioning.start(CaptionRequest(wd), [])
+        captioning_of(place).start(CaptionRequest(wd), [])
     place.open_dataset(data(tmp_path))
     while place.catalog.state == "scanning":
         pass
-    place.captioning.start(CaptionRequest(wd, batch_size=2), place.catalog.rows)
+    captioning_of(place).start(CaptionRequest(wd, batch_size=2), place.catalog.rows)
     with pytest.raises(RunError, match="captioned already"):
-        place.captioning.start(CaptionRequest(wd), place.catalog.rows)
+        captioning_of(place).start(CaptionRequest(wd), place.catalog.rows)
     with pytest.raises(RunError, match="being captioned"):
         place.begin(pocket_config(tmp_path))
     run = FakeRun(tmp_path / "runs", epochs=1, steps_per_epoch=2, step_s=0.01)
     place.take(run)
     place.begin_pending()  # handed over by a command: captions give way
-    assert place.captioning.job is not None and place.captioning.job.state == "stopped"
+    assert (job := captioning_of(place).job) is not None and job.state == "stopped"
     with pytest.raises(RunError, match="A run is live"):
-        place.captioning.start(CaptionRequest(wd), place.catalog.rows)
+        captioning_of(place).start(CaptionRequest(wd), place.catalog.rows)
     run.join(20)
     place.close()

@@ -120,6 +120,7 @@ def in_words(outcome: Outcome, writing: bool) -> str:
     parts += [f"{len(outcome.failed)} failed"] if outcome.failed else []
     lines = [", ".join(parts) + ("" if outcome.complete else "; stopped, call it again to go on")]
     lines += [f"  {safe_text(path, 300)}: {why}" for path, why in outcome.failed.items()]
+    lines += outcome.remarks
     if outcome.made and not writing:
         lines.append("Review them in the workstation: V in the dataset pane.")
     return "\n".join(lines)
@@ -138,6 +139,7 @@ def as_json(outcome: Outcome, model: str, prompt: str) -> str:
             ],
             "known": outcome.known,
             "failed": [{"picture": str(path), "reason": why} for path, why in outcome.failed.items()],
+            "remarks": outcome.remarks,
             "complete": outcome.complete,
         },
         indent=1,

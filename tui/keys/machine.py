@@ -30,11 +30,11 @@ REVIEW_KEYS: tuple[Key, ...] = (
     _key("part", "tab,right,l", "part(1)", "Part", "The next part that differs"),
     _key("next", "down,j,n", "step(1)", "Next", "The next picture; this one stays undecided", "down"),
     _key("kind", "A", "kind", "Many", "Take or refuse all of a kind", "A"),
-    _key("undo", "u,ctrl+z", "undo", "Undo", "Take the last decision back"),
+    _key("undo", "u", "undo", "Undo", "Take the last decision back"),
     _key("part_back", "shift+tab,left,h", "part(-1)", "Part before", "The part before", footer=False),
     _key("none", "c", "none", "None", "Choose no part, or all of them", footer=False),
     _key("previous", "up,k,p", "step(-1)", "Before", "The picture before", "up", False),
     _key("first", "home,g", "edge(0)", "First", "The first picture", footer=False),
     _key("last", "end,G", "edge(-1)", "Last", "The last picture", footer=False),
-    Key("review.back", "escape,q", "back", "Back", "Back to the dataset", _GROUP, "esc", True, False),
+    Key("review.back", "escape", "back", "Back", "Back to the dataset", _GROUP, "esc", True, False),
 )

@@ -16,6 +16,7 @@ from engine.captioners.found import CaptionerFolder, recognise, search
 from engine.captioners.request import DEFAULT_PROMPTS, MAX_BATCH, MAX_PROMPT, CaptionRequest, Tagging
 from engine.errors import ConfigError, EngineError, ModelFileError
 from engine.models.find import known_roots
+from tui.captioning import captioning_of
 from tui.keys.dialogs import DIALOG_KEYS
 from tui.keys.key import bindings
 from tui.keys.machine import ASK_KEYS
@@ -52,7 +53,7 @@ class MachineDialog(Dialog):
 
     def compose(self) -> ComposeResult:
         """The fields, what is wrong, the keys."""
-        last = self._place.captioning.request or CaptionRequest(Path())
+        last = captioning_of(self._place).request or CaptionRequest(Path())
         how = last.tagging
         options = tuple((word, SCOPES[word].format(len(rows))) for word, rows in self._scopes.items())
         model = str(last.model) if last.model != Path() else ""
@@ -139,7 +140,7 @@ class MachineDialog(Dialog):
             return
         try:
             rows = self._scopes[self.query_one("#field-scope", Choice).value]
-            self._place.captioning.start(self._request(found), rows)
+            captioning_of(self._place).start(self._request(found), rows)
         except EngineError as err:
             row.tell(f"{err.title}: {err.detail}. {err.hint}", "bad")
         else:

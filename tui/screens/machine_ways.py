@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from tui.screens.tidying import Tidying
 from tui.widgets.status import StatusLine
+
+if TYPE_CHECKING:
+    from tui.captioning import Captioning
 
 
 class MachineWays(Tidying):
@@ -14,8 +20,8 @@ class MachineWays(Tidying):
         from tui.screens.machine import MachineDialog
 
         place = self.workplace
-        if place.captions:
-            self._ask_about_job()
+        if place.captioning is not None and place.captioning.alive:
+            self._ask_about_job(place.captioning)
             return
         scopes, word = self._scopes()
         if not scopes[word]:
@@ -27,10 +33,9 @@ class MachineWays(Tidying):
         if started:
             self.app.say("Captioning has begun; it goes on while you work, A pauses or stops it", 6.0)
 
-    def _ask_about_job(self) -> None:
+    def _ask_about_job(self, captioning: Captioning) -> None:
         from tui.screens.dialogs import Choice, ChoiceDialog
 
-        captioning = self.workplace.captioning
         go = "Go on" if captioning.paused else "Pause after the pictures in progress"
         choices = [
             Choice("pause", "p", go),
@@ -38,10 +43,11 @@ class MachineWays(Tidying):
             Choice("close", "c", "Close this"),
         ]
         detail = "\n".join([captioning.words(), *captioning.remarks()])
-        self.app.push_screen(ChoiceDialog("Captions by machine", detail, choices), self._job_chosen)
+        self.app.push_screen(
+            ChoiceDialog("Captions by machine", detail, choices), partial(self._job_chosen, captioning)
+        )
 
-    def _job_chosen(self, choice: str | None) -> None:
-        captioning = self.workplace.captioning
+    def _job_chosen(self, captioning: Captioning, choice: str | None) -> None:
         if choice == "pause":
             captioning.toggle()
         elif choice == "stop":
@@ -66,10 +72,9 @@ class MachineWays(Tidying):
 
     def mind_captioning(self) -> None:
         """Show how far the job is; once it is over, say what came of it."""
-        place = self.workplace
-        if "captioning" not in place.__dict__:
+        captioning = self.workplace.captioning
+        if captioning is None:
             return
-        captioning = place.captioning
         alive = captioning.alive
         captioning.poll()
         self.query_one(StatusLine).tell_besides(captioning.words())
@@ -84,7 +89,8 @@ class MachineWays(Tidying):
 
     def ask_to_leave(self) -> None:
         """Where only captions are being made, ask whether they go on."""
-        if self.workplace.live or not self.workplace.captions:
+        captioning = self.workplace.captioning
+        if self.workplace.live or captioning is None or not captioning.alive:
             super().ask_to_leave()
             return
         from tui.screens.dialogs import Choice, ChoiceDialog

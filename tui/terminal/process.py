@@ -82,7 +82,7 @@ def _is_over(host: Host, workplace: Workplace) -> bool:
     if workplace.live:
         host.idle_since = time.monotonic()
         return False
-    if workplace.captions:
+    if workplace.captioning is not None and workplace.captioning.alive:
         host.idle_since = time.monotonic()
     if host.waited_for:
         return False
