@@ -47,6 +47,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     made = Fake()
     monkeypatch.setattr(making, "_load", lambda found, request: made)
+    monkeypatch.setattr(making, "_suggested", lambda: 2)  # else torch is asked for a GPU
     return made
 
 
