@@ -22,11 +22,11 @@ _cleared: set[Path] = set()
 
 
 @contextlib.contextmanager
-def held(temp: Path) -> Iterator[None]:
-    """Make ``temp`` and hold it, so that nobody takes it for what a kill left."""
+def held(temp: Path) -> Iterator[int]:
+    """Make ``temp`` and hold it, so that nobody takes it for what a kill left; yields its descriptor."""
     fd = _locked(temp, lambda: os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        yield
+        yield fd
     finally:
         os.close(fd)
 

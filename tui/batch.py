@@ -104,7 +104,6 @@ class Batches:
         texts = {change.path: change.before if back else change.after for change in outcome.done}
         changed = [row for row in self._catalog.rows if row.caption_path in texts]
         for row in changed:
-            row.edited = True
             self._catalog.set_caption(row, texts[row.caption_path] or "")
         return changed
 

@@ -123,7 +123,7 @@ class Catalog(CatalogThread):
     def set_caption(self, row: Row, text: str) -> None:
         """Take up a caption that was written: it shows at once, the thread reads the file and counts."""
         with self._condition:
-            row.caption = text.strip()
+            row.caption, row.edited = text.strip(), True
             self._edited[row] = None
             self._wake()
 

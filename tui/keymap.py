@@ -45,6 +45,7 @@ _TOGETHER = tuple(
         "replace field",
         "replace ticks",
         "words field",
+        "words counts",
         "dialog error",
         "dialog help",
         "dialog verdict",

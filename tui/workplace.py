@@ -35,6 +35,12 @@ HOME = ".kiln"
 """Folder in the work folder for what is the workstation's own: session, host's log, thumbnails."""
 
 
+def _batches(place: Workplace) -> Batches:
+    from tui.batch import batches_of
+
+    return batches_of(place)
+
+
 class Workplace:
     """What a host owns: it outlives every screen.
 
@@ -123,12 +129,8 @@ class Workplace:
 
         return CaptionDesk(self.session, self.catalog.set_caption, partial(_keep, self), self.folder)
 
-    @cached_property
-    def batches(self) -> Batches:
-        """Changes of many captions, and their undo."""
-        from tui.batch import batches_of
-
-        return batches_of(self)
+    batches = cached_property(_batches)
+    """Changes of many captions, and their undo."""
 
     @property
     def view(self) -> RunView:

@@ -276,7 +276,7 @@ def _groups(ready: list[_Ready]) -> Iterator[list[_Ready]]:
 def _write_group(folder: Path, group: list[_Ready], outcome: Outcome, pool: ThreadPoolExecutor) -> None:
     """Write files of one folder, which is held: whole ones beside them, flushed together, renamed one by one."""
     clear_up_once(folder)
-    temps: list[tuple[_Ready, Path]] = []
+    temps: list[tuple[_Ready, Path, int]] = []
     with contextlib.ExitStack() as stack:
         try:
             for each in group:
@@ -284,32 +284,36 @@ def _write_group(folder: Path, group: list[_Ready], outcome: Outcome, pool: Thre
                     _one_alone(each, outcome)
                     continue
                 temp = folder / f".{secrets.token_hex(6)}.part"
-                stack.enter_context(held(temp))
-                temps.append((each, temp))
+                temps.append((each, temp, stack.enter_context(held(temp))))
                 temp.write_bytes(each.data)
-            for _ in pool.map(flush, [temp for _, temp in temps]):
-                pass
+            descriptors = [descriptor for _, _, descriptor in temps]
+            list(pool.map(_flush_all, [descriptors[at::FLUSHES] for at in range(FLUSHES)]))
+            temps.reverse()
             while temps:
-                each, temp = temps[0]
-                _put_in_place(each, temp, outcome)
-                temps.pop(0)
+                _put_in_place(*temps[-1], outcome)
+                temps.pop()
             flush(folder)
         except OSError as err:
             raise disk_error(err, folder) from err
         finally:
-            for _, temp in temps:
+            for _, temp, _ in temps:
                 with contextlib.suppress(OSError):
                     temp.unlink()
 
 
-def _put_in_place(each: _Ready, temp: Path, outcome: Outcome) -> None:
+def _flush_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.fsync(descriptor)
+
+
+def _put_in_place(each: _Ready, temp: Path, descriptor: int, outcome: Outcome) -> None:
     try:
         refuse_changed(each.base)
     except EngineError as err:
         temp.unlink()
         outcome.refused.append((each.base.path, err))
         return
-    os.chmod(temp, mode_of(each.base.path) or 0o600)
+    os.fchmod(descriptor, mode_of(each.base.path) or 0o600)
     os.replace(temp, each.base.path)
     outcome.done.append(each.change)
 

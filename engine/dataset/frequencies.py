@@ -117,8 +117,8 @@ def meaning(words: str, count: int, captions: int, trigger: str = "") -> str:
         return f"The trigger word is missing in {missing:,}: training puts it in front of these by itself."
     if captions > 1 and count == captions:
         return (
-            "In every caption: it cannot be told from the trigger word, so it becomes a part of what is learned and "
-            "may not be left out of a prompt later; leave it out of captions to have it learned as the concept's own."
+            "In every caption: it works like a second trigger word, so a prompt without it gets less of what is "
+            "learned; leave it out of the captions unless you want that."
         )
     if captions > 1 and count == 1:
         return (

@@ -9,13 +9,15 @@ missing then makes nothing worse, since undoing refuses every caption that does 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from engine.files import atomic_write, disk_error, flush, open_to_read, opened_here
 from engine.sealed import sealed, unsealed
@@ -51,10 +53,12 @@ class Step:
 
 
 class Journal:
-    """The steps of one work folder, in a file that is read at the first question. Any thread.
+    """The steps of one work folder, in a file that is read at the first question. Any thread, any process.
+
+    Whoever adds a line holds the file (flock) and has read what others added before.
 
     Args:
-        path: the file, written by this process alone; None keeps everything in memory.
+        path: the file; None keeps everything in memory.
 
     Attributes:
         damaged: lines that could not be read.
@@ -64,11 +68,16 @@ class Journal:
         self.path = path
         self.damaged = 0
         self._lock = threading.Lock()
-        self._read = path is None
+        self._forget()
+
+    def _forget(self) -> None:
         self._done: list[Step] = []
         self._undone: list[Step] = []
         self._next = 1
         self._whole = 0
+        """Bytes of the whole lines that were read; what stands behind them is torn, or somebody else's news."""
+        self._file: tuple[int, int] | None = None
+        """Which file they were read from."""
 
     def record(self, step: Step) -> Step:
         """A step is about to be done; it can be undone from now on, and nothing can be redone any more.
@@ -78,10 +87,9 @@ class Journal:
         Raises:
             DiskError: it could not be written, or the file not read; nothing is recorded.
         """
-        with self._lock:
-            self._load()
+        with self._lock, self._appending() as append:
             step = replace(step, number=self._next)
-            self._append({"did": "do", "number": step.number, "what": step.what, "changes": _packed(step.changes)})
+            append(_line_of(step))
             self._take("do", step)
             return step
 
@@ -91,15 +99,12 @@ class Journal:
         Raises:
             DiskError: it could not be written; undoing will name the others.
         """
-        kept = tuple(done)
-        if len(kept) == len(step.changes):
-            return
-        with self._lock:
-            self._load()
-            paths = {change.path for change in kept}
-            left = [str(change.path) for change in step.changes if change.path not in paths]
-            self._append({"did": "amend", "number": step.number, "without": left})
-            self._take("amend", step, left)
+        kept = {change.path for change in done}
+        left = [str(change.path) for change in step.changes if change.path not in kept]
+        if left:
+            with self._lock, self._appending() as append:
+                append({"did": "amend", "number": step.number, "without": left})
+                self._take("amend", step, left)
 
     def undoable(self) -> Step | None:
         """The step to undo next.
@@ -108,7 +113,7 @@ class Journal:
             DiskError: the file cannot be read.
         """
         with self._lock:
-            self._load()
+            self._read()
             return self._done[-1] if self._done else None
 
     def redoable(self) -> Step | None:
@@ -118,7 +123,7 @@ class Journal:
             DiskError: the file cannot be read.
         """
         with self._lock:
-            self._load()
+            self._read()
             return self._undone[-1] if self._undone else None
 
     def undone(self, step: Step) -> None:
@@ -144,13 +149,12 @@ class Journal:
             DiskError: the file cannot be read.
         """
         with self._lock:
-            self._load()
+            self._read()
             return [*self._done, *reversed(self._undone)]
 
     def _moved(self, did: str, step: Step) -> None:
-        with self._lock:
-            self._load()
-            self._append({"did": did, "number": step.number})
+        with self._lock, self._appending() as append:
+            append({"did": did, "number": step.number})
             self._take(did, step)
 
     def _take(self, did: str, step: Step, without: Iterable[str] = ()) -> None:
@@ -171,49 +175,80 @@ class Journal:
         else:
             there.append(here.pop(at))
 
-    def _append(self, record: dict[str, Any]) -> None:
-        """Write a line behind the last whole one, and wait for the disk."""
+    @contextlib.contextmanager
+    def _appending(self) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """Hold the file, having read it to its end; yields what writes a line behind the last whole one."""
         if self.path is None:
+            yield lambda record: None
             return
-        line = sealed(json.dumps(record, ensure_ascii=True)).encode() + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = not self.path.exists()
-            with open(self.path, "ab", opener=opened_here) as file:
-                if file.tell() > self._whole:
-                    file.truncate(self._whole)
-                file.write(line)
-            flush(self.path)
+            with self._opened(self.path) as file:
+
+                def append(record: dict[str, Any]) -> None:
+                    if file.tell() > self._whole:
+                        file.truncate(self._whole)
+                    self._whole += file.write(_sealed_line(record))
+
+                yield append
+                file.flush()
+                os.fsync(file.fileno())
             if new:  # its name must stand, too
                 flush(self.path.parent)
         except OSError as err:
+            self._forget()  # what stands there is read again
             raise disk_error(err, self.path) from err
-        self._whole += len(line)
 
-    def _load(self) -> None:
-        """Read the file, once; the lock is held."""
-        if self._read or self.path is None:
+    def _opened(self, path: Path) -> IO[bytes]:
+        """The file, held and read."""
+        while True:
+            file = open(path, "ab", opener=opened_here)  # noqa: SIM115 - the caller's to close
+            try:
+                with contextlib.suppress(OSError):  # some network disks know no locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                self._read()
+                if self._file == _identity(file):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # it was cut to its newest steps meanwhile: what is held is the former one
+
+    def _read(self, shorten: bool = True) -> None:
+        """Read what is new in the file; all of it where it is another one. Too long a file is shortened then."""
+        if self.path is None:
             return
         try:
             with open_to_read(self.path) as file:
-                lines = file.read().splitlines(keepends=True)
+                this, size = _identity(file), os.fstat(file.fileno()).st_size
+                if this != self._file or size < self._whole:
+                    self._forget()
+                    self.damaged = 0
+                begun = self._file is not None
+                if size > self._whole:
+                    file.seek(self._whole)
+                    self._take_lines(file.read())
+                self._file = this
         except FileNotFoundError:
-            lines = []
+            self._forget()
+            return
         except OSError as err:
             raise disk_error(err, self.path) from err
-        for line in lines:
+        if shorten and not begun and self._whole > MOST_BYTES:
+            self._shorten()
+
+    def _take_lines(self, data: bytes) -> None:
+        """Take up lines, as far as they are whole: what is torn is written over."""
+        for line in data.splitlines(keepends=True):
             if not line.endswith(b"\n"):
-                self.damaged += 1
-                break  # torn: the next line is written over it
+                return
             self._whole += len(line)
             found = _parsed(line)
             if found is None:
                 self.damaged += 1
             else:
                 self._take(*found)
-        self._read = True
-        if self._whole > MOST_BYTES:
-            self._shorten()
 
     def _shorten(self) -> None:
         """Write the file anew with its newest steps."""
@@ -221,19 +256,31 @@ class Journal:
         kept: list[bytes] = []
         size = 0
         for step in [*self._undone, *reversed(self._done)]:
-            record = {"did": "do", "number": step.number, "what": step.what, "changes": _packed(step.changes)}
-            line = sealed(json.dumps(record, ensure_ascii=True)).encode() + b"\n"
+            line = _sealed_line(_line_of(step))
             size += len(line)
             if kept and size > MOST_BYTES // 2:
                 break
             kept.insert(0, line)
-        numbers = [step.number for step in [*self._done, *reversed(self._undone)][-len(kept) :]]
-        self._done = [step for step in self._done if step.number in numbers]
-        self._undone = [step for step in self._undone if step.number in numbers]
-        for step in self._undone:
-            kept.append(sealed(json.dumps({"did": "undo", "number": step.number})).encode() + b"\n")
+        numbers = {step.number for step in [*self._done, *reversed(self._undone)][-len(kept) :]}
+        kept += [
+            _sealed_line({"did": "undo", "number": each.number}) for each in self._undone if each.number in numbers
+        ]
         atomic_write(self.path, b"".join(kept))
-        self._whole = sum(map(len, kept))
+        self._forget()
+        self._read(shorten=False)  # a single step may be as long as it is
+
+
+def _identity(file: IO[bytes]) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino
+
+
+def _line_of(step: Step) -> dict[str, Any]:
+    return {"did": "do", "number": step.number, "what": step.what, "changes": _packed(step.changes)}
+
+
+def _sealed_line(record: dict[str, Any]) -> bytes:
+    return sealed(json.dumps(record, ensure_ascii=True)).encode() + b"\n"
 
 
 def _packed(changes: Iterable[Change]) -> list[list[str | None]]:

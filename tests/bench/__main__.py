@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.bench import (
+    bench_batch,
     bench_dataset,
     bench_detached,
     bench_keys,
@@ -21,6 +22,7 @@ if __name__ == "__main__":
         ("Answering", bench_startup),
         ("Drawing", bench_ui),
         ("Dataset", bench_dataset),
+        ("Many captions at once", bench_batch),
         ("Training", bench_overhead),
         ("Saving", bench_saving),
         ("Typing", bench_keys),

@@ -17,6 +17,7 @@ from scenarios import edit_of
 
 from engine.cache.store import Store
 from engine.config_file import load_config
+from engine.dataset.journal import Journal, Step
 from engine.events import EpochDone, RunStarted, StateChanged, StepDone, replay
 from engine.files import RunFolder, is_held
 from engine.training.checkpoint import load_newest
@@ -45,6 +46,8 @@ def after_kill(chain: Chain) -> None:
     """What holds whenever the power of the user's hand is gone: whole files, and all that was said to be done."""
     home = chain.home
     captions_are_whole(chain)
+    if chain.scenario == "batches":
+        journal_opens(chain)
     for note in chain.notes:
         for what in ("settings", "session", "config"):
             if what in note:
@@ -81,6 +84,19 @@ def captions_are_whole(chain: Chain) -> None:
         assert found >= kept.get(str(picture), 0), f"{path} lost a draft\n{chain}"
 
 
+def journal_opens(chain: Chain) -> None:
+    """What was done to captions can be undone: the newest step's files hold what it found or what it left."""
+    journal = Journal(scenarios.journal_of(chain.home))
+    steps = journal.steps()
+    assert not journal.damaged, f"more than a torn end\n{chain}"
+    said = max((edit_of(text) for note in chain.notes for text in note.get("saved", {}).values()), default=0)
+    assert len(steps) >= min(said, 1), f"the journal lost what was done\n{chain}"
+    for change in (journal.redoable() or journal.undoable() or Step("", ())).changes:
+        text, by_hand = change.path.read_text().removesuffix("\n"), edit_of(change.path.read_text())
+        newer = by_hand > edit_of(change.after or "")
+        assert newer or text in (change.before, change.after), f"{change.path} is neither old nor new\n{chain}"
+
+
 def version_of(home: Path, what: str) -> int:
     """The version that a file of the scenario ``settings`` holds; it can be read, or this raises."""
     from engine.config_file import check_table, parse_toml
@@ -113,7 +129,7 @@ def at_the_end(zygote: Zygote, chain: Chain, undisturbed: Path) -> None:
     if chain.scenario == "settings":
         for what in ("settings", "session", "config"):
             assert version_of(home, what) == scenarios.EDITS, chain
-    if chain.scenario == "captions":
+    if chain.scenario in ("captions", "batches"):
         for path in (home / "data").glob("*.txt"):
             assert edit_of(path.read_text()) == scenarios.EDITS, f"{path}\n{chain}"
     if chain.scenario == "sample":

@@ -47,6 +47,7 @@ def import_all() -> None:
     """Import what the scenarios use; afterwards there is still one thread."""
     import transformers  # noqa: F401
 
+    import engine.dataset.applying  # noqa: F401
     import tui.caption_desk
     import tui.settings  # noqa: F401
 
@@ -245,6 +246,50 @@ def captions(home: Path, variant: str, note: Note) -> None:
     writing.close()
 
 
+def batches(home: Path, variant: str, note: Note) -> None:
+    """All captions changed as one step, again and again, with undo and redo; one of them by hand in between."""
+    from engine.dataset.applying import Wanted, apply, redo, undo
+    from engine.dataset.captions import read_caption
+    from engine.dataset.edits import open_caption, write_caption
+    from engine.dataset.journal import Journal
+    from engine.dataset.sidecar import load_sidecar
+
+    paths = sorted((home / "data").glob("*.txt"))
+    journal = Journal(journal_of(home))
+
+    def versions() -> list[int]:
+        return [edit_of(path.read_text()) for path in paths]
+
+    top = journal.undoable()
+    if journal.redoable() is not None:
+        outcome = redo(journal)  # killed while it was taken back or done again: now it is done
+        assert outcome is not None and not outcome.refused, outcome
+    elif top is not None and top.what == f"edit {max(versions())}" and len(set(versions())) > 1:
+        outcome = undo(journal)
+        assert outcome is not None and not outcome.refused, outcome
+    for version in range(max(1, max(versions())), EDITS + 1):
+        by_hand = version % PICTURES
+        write_caption(open_caption(paths[by_hand]), caption(by_hand, version))
+        wanted = [
+            Wanted(path, read_caption(path), caption(number, version))
+            for number, path in enumerate(paths)
+            if edit_of(path.read_text()) < version
+        ]
+        assert not apply(f"edit {version}", wanted, journal).refused
+        if wanted and version % 3 == 0:
+            undo(journal)
+            redo(journal)
+        assert versions() == [version] * PICTURES, versions()
+        note(saved={str(path.with_suffix(".png")): path.read_text() for path in paths})
+    # Whoever writes there next clears up what a kill left; after one in the last undo nothing else is written.
+    load_sidecar(home / "data").with_stars(paths[0].with_suffix(".png").name, 3).save(home / "data")
+
+
+def journal_of(home: Path) -> Path:
+    """The journal of the scenario ``batches``."""
+    return home / ".lorakiln" / "undo.jsonl"
+
+
 def edited(home: Path, variant: str, note: Note) -> None:
     """A run whose captions are edited while it trains, in the process that trains it."""
     from engine.events import StepDone
@@ -294,6 +339,7 @@ SCENARIOS: dict[str, Callable[[Path, str, Note], None]] = {
     "cache": cache,
     "sample": sample,
     "captions": captions,
+    "batches": batches,
     "edited": edited,
     "settings": settings,
 }

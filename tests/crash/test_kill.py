@@ -25,10 +25,10 @@ from engine.files import RunFolder
 from engine.run import open_run
 from tui.run_list import is_run
 
-QUICK = {"settings": 6, "captions": 8, "train": 6}
+QUICK = {"settings": 6, "captions": 8, "batches": 3, "train": 6}
 """Kills in the gate, by scenario: by their own hand only, for those fall alike on every machine."""
 
-POINTS = {"train": 90, "edited": 30, "cache": 40, "sample": 20, "captions": 40, "settings": 20}
+POINTS = {"train": 90, "edited": 30, "cache": 40, "sample": 20, "captions": 40, "batches": 200, "settings": 20}
 CLOCK = {"train": 36, "edited": 8, "cache": 12, "captions": 6}
 
 

@@ -19,7 +19,9 @@ from seams import Change, Seams
 
 from engine.cache.store import Store
 from engine.config_file import load_config
+from engine.dataset.applying import Wanted, apply, undo
 from engine.dataset.history import load_history
+from engine.dataset.journal import Journal
 from engine.events import EventLog, replay
 from engine.files import RunFolder, atomic_write
 from engine.training.checkpoint import load_newest
@@ -133,3 +135,28 @@ def found_whole(what: str, home: Path, known: dict[str, set[bytes]], disk: Disk,
     store = Store(home / "cache")
     keys = [path.stem for path in (home / "cache").glob("*/*.safetensors")]
     assert all(store.verify(key) for key in keys) and not store.damaged, what
+
+
+def test_power_lost_while_captions_are_changed_together_leaves_whole_ones_and_their_undo(tmp_path: Path) -> None:
+    home, trace = tmp_path / "home", []
+    (home / "data").mkdir(parents=True)
+    paths = [home / "data" / f"{number}.txt" for number in range(3)]
+    for path in paths:
+        path.write_text("old")
+    disk = Disk(home)
+    with Seams([home], lambda *_: None, trace.append):
+        journal = Journal(home / "undo.jsonl")
+        apply("Replace", [Wanted(path, "old", "new") for path in paths], journal)
+        undo(journal)
+    states = 0
+    for change in trace:
+        disk.apply(change)
+        for mode in MODES:
+            found = tmp_path / f"{states}"
+            disk.crash(found, mode, random.Random(states))
+            texts = [(found / "data" / path.name).read_text() for path in paths]
+            steps = Journal(found / "undo.jsonl").steps()
+            assert set(texts) <= {"old", "new"}, (mode, texts)
+            assert steps or set(texts) == {"old"}, f"changed without its step: {mode}"
+            states += 1
+    figure("power loss", "states of captions changed together, all whole", str(states))

@@ -82,11 +82,15 @@ def test_a_long_journal_keeps_its_newest_steps(tmp_path: Path, monkeypatch: pyte
     for each in (steps[-1], steps[-2]):
         journal.undone(each)
     monkeypatch.setattr(module, "MOST_BYTES", path.stat().st_size // 2)
-    kept = Journal(path).steps()
+    first = Journal(path)
+    assert (first.undoable(), first.redoable()) == (steps[-3], steps[-2])
+    kept = first.steps()
     assert 2 < len(kept) < 15 and kept == steps[-len(kept) :]
     assert path.stat().st_size <= module.MOST_BYTES
+    monkeypatch.setattr(module, "MOST_BYTES", 10)
     again = Journal(path)
-    assert (again.undoable(), again.redoable()) == (steps[-3], steps[-2])
+    made = again.record(step(99))  # into the file that takes the place of the long one
+    assert again.undoable() == made and Journal(path).steps() == [made]
 
 
 def test_without_a_file_it_is_kept_in_memory_and_a_refusal_is_told(tmp_path: Path) -> None:
@@ -101,3 +105,17 @@ def test_without_a_file_it_is_kept_in_memory_and_a_refusal_is_told(tmp_path: Pat
     with pytest.raises(DiskError):
         Journal(tmp_path / "link").record(step(1))
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_that_write_see_each_others_steps(tmp_path: Path) -> None:
+    one, other = Journal(tmp_path / "undo.jsonl"), Journal(tmp_path / "undo.jsonl")
+    first = one.record(step(1))
+    second = other.record(step(2))
+    assert one.undoable() == second and second.number == first.number + 1
+    one.undone(second)
+    assert (other.undoable(), other.redoable()) == (first, second)
+    third = other.record(step(3))
+    assert one.steps() == [first, third] == Journal(tmp_path / "undo.jsonl").steps()
+    (tmp_path / "undo.jsonl").unlink()
+    assert one.undoable() is None
+    assert other.record(step(4)).number == 1 and len(one.steps()) == 1

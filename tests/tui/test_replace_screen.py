@@ -92,7 +92,7 @@ async def test_captions_are_replaced_but_for_one_and_taken_back_after_a_restart(
         expected[2] = "theirs"
         assert captions(tmp_path) == expected
         await pilot.press("ctrl+z")
-        await until(pilot, lambda: "Nothing to undo" in text_of(app))
+        await until(pilot, lambda: "undoes in a text" in text_of(app))
         await pilot.press("ctrl+y")
         await until(pilot, lambda: captions(tmp_path)[0] == after[0])
 

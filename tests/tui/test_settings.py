@@ -121,8 +121,11 @@ def test_by_default_no_key_means_two_things_in_one_place() -> None:
             assert not (shared and _meet(key.id, other.id)) or (key.id, other.id) in MEANT, (key.id, other.id, shared)
 
 
-MEANT = {("app.interrupt", "edit.copy"), ("app.no_suspend", "edit.undo"), ("app.leave", "compare.back")}
-"""In the editor ctrl+c copies and ctrl+z undoes; the comparison is left by q like any screen."""
+MEANT = {
+    ("app.interrupt", "edit.copy"), ("app.no_suspend", "edit.undo"), ("app.no_suspend", "dataset.undo"),
+    ("app.leave", "compare.back"),
+}  # fmt: skip
+"""In the editor ctrl+c copies; there and in the dataset ctrl+z undoes; q leaves the comparison like any screen."""
 
 
 def test_ids_are_there_once() -> None:

@@ -26,17 +26,21 @@ CHANGE_KEYS: tuple[Key, ...] = (
 )  # fmt: skip
 
 WORDS_KEYS: tuple[Key, ...] = (
-    Key("words.show", "enter", "show", "Show", "Show the pictures whose captions hold it", _WORDS, footer=True),
     Key("words.rename", "r", "rename", "Rename", "Write something else in its place", _WORDS, footer=True),
-    Key("words.remove", "d,delete", "remove", "Remove", "Take it out of every caption", _WORDS, footer=True),
+    Key("words.remove", "d", "remove", "Remove", "Take it out of every caption", _WORDS, footer=True),
     Key("words.tags", "t", "tags", "Tags, words", "Count tags, or words in a row", _WORDS, footer=True),
     Key("words.counts", "c", "counts", "Counts", "All, in every caption, in only one", _WORDS, footer=True),
     Key("words.find", "slash", "find", "Find", "Only what holds these letters", _WORDS, "/", True),
-    Key("words.up", "up,k", "move(-1)", "Up", "The one before", _WORDS, palette=False),
-    Key("words.down", "down,j", "move(1)", "Down", "The next", _WORDS, palette=False),
-    Key("words.page_up", "pageup", "page(-1)", "Page up", "One page up", _WORDS, palette=False),
-    Key("words.page_down", "pagedown", "page(1)", "Page down", "One page down", _WORDS, palette=False),
-    Key("words.first", "home,g", "end(0)", "First", "The first", _WORDS, palette=False),
-    Key("words.last", "end,G", "end(-1)", "Last", "The last", _WORDS, "G", palette=False),
     Key("words.back", "escape", "back", "Back", "Back to the dataset", _WORDS, "esc", True, False),
+)  # fmt: skip
+
+WORD_LIST_KEYS: tuple[Key, ...] = (
+    Key("counts.show", "enter", "screen.show", "Show", "Show the pictures whose captions hold it", _WORDS, "enter",
+        True),
+    Key("counts.up", "up,k", "move(-1)", "Up", "The one before", _WORDS, palette=False),
+    Key("counts.down", "down,j", "move(1)", "Down", "The next", _WORDS, palette=False),
+    Key("counts.page_up", "pageup", "page(-1)", "Page up", "One page up", _WORDS, palette=False),
+    Key("counts.page_down", "pagedown", "page(1)", "Page down", "One page down", _WORDS, palette=False),
+    Key("counts.first", "home,g", "end(0)", "First", "The first", _WORDS, palette=False),
+    Key("counts.last", "end,G", "end(-1)", "Last", "The last", _WORDS, "G", palette=False),
 )  # fmt: skip

@@ -81,7 +81,7 @@ class Batching(EditingScreen):
         elif wish is not None:
             self._dataset.find(wish.filter)
 
-    @work(exclusive=True, group="undo")
+    @work(group="undo")  # none takes the place of another: each has its rows to take up
     async def on_undo_wanted(self, event: UndoWanted) -> None:
         """Take the last change of many captions back, or do it again."""
         back = event.back
@@ -91,8 +91,10 @@ class Batching(EditingScreen):
         except EngineError as err:
             self.app.show_error(err)
             return
-        if outcome is None:
-            self.app.say("Nothing to undo" if back else "Nothing to do again")
+        if outcome is None and back:
+            self.app.action_name_detach()  # as this key does wherever nothing can be undone
+        elif outcome is None:
+            self.app.say("Nothing to do again")
         elif outcome.elsewhere:
             what = safe_text(outcome.what, 60)
             self.app.say(f"{what} was done in another dataset: open it to take it back", 6.0)

@@ -6,7 +6,8 @@ left. Counting goes on in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import itertools
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -73,7 +74,7 @@ class WordsScreen(Screen["Wish | None"]):
     def compose(self) -> ComposeResult:
         """What is counted, the list, what it means."""
         with Horizontal(classes="line"):
-            yield Choice(WHAT, "tags" if self._are_tags() else "words", "what")
+            yield Choice(WHAT, "tags" if _are_tags(self._texts.values(), self._separator) else "words", "what")
             yield Choice(COUNTS, "", "counts")
             yield Entry("", "holding", "letters to find")
         yield Static(id="head")
@@ -81,11 +82,6 @@ class WordsScreen(Screen["Wish | None"]):
         yield Static(id="meaning")
         yield Notice()
         yield KeyLine()
-
-    def _are_tags(self) -> bool:
-        mark = self._separator.strip()
-        texts = list(self._texts.values())[:200]
-        return bool(mark and texts) and sum(text.count(mark) for text in texts) / len(texts) >= TAGS_FROM
 
     def on_mount(self) -> None:
         """Count."""
@@ -152,19 +148,7 @@ class WordsScreen(Screen["Wish | None"]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While letters are typed the single keys are letters."""
         typing = isinstance(self.focused, Input)
-        return not (typing and action in ("rename", "remove", "tags", "counts", "find", "show", "end"))
-
-    def action_move(self, by: int) -> None:
-        """Go some lines on or back, also while letters are typed."""
-        self.query_one(WordTable).action_move(by)
-
-    def action_page(self, pages: int) -> None:
-        """Go a page on or back."""
-        self.query_one(WordTable).action_page(pages)
-
-    def action_end(self, index: int) -> None:
-        """Go to the first line, or the last."""
-        self.query_one(WordTable).action_end(index)
+        return not (typing and action in ("rename", "remove", "tags", "counts", "find", "show"))
 
     def action_find(self) -> None:
         """Type letters."""
@@ -205,6 +189,12 @@ class WordsScreen(Screen["Wish | None"]):
             self.query_one(WordTable).focus()
         else:
             self.dismiss(None)
+
+
+def _are_tags(texts: Iterable[str], separator: str) -> bool:
+    """Whether the captions are rather lists of tags."""
+    mark, some = separator.strip(), list(itertools.islice(texts, 200))
+    return bool(mark and some) and sum(text.count(mark) for text in some) / len(some) >= TAGS_FROM
 
 
 def filter_for(words: str, tags: bool) -> str:

@@ -64,21 +64,18 @@ class ChangeList(LineList):
     def __init__(self) -> None:
         super().__init__("changes")
         self.items: Sequence[Item] = ()
+        self.ticked = 0
+        """How many are to be made."""
 
     @property
     def item(self) -> Item | None:
         """The change at the cursor."""
         return self.items[self.cursor] if self.cursor < len(self.items) else None
 
-    @property
-    def ticked(self) -> int:
-        """How many are to be made."""
-        return sum(item.ticked for item in self.items)
-
     def take(self, items: Sequence[Item], hint: str) -> None:
         """List these; the cursor stays at its picture where that is still listed."""
         here = self.item.row if self.item is not None else None
-        self.items = items
+        self.items, self.ticked = items, sum(item.ticked for item in items)
         place = next((at for at, item in enumerate(items) if item.row is here), 0)
         self.show(len(items), place, hint)
 
@@ -86,6 +83,7 @@ class ChangeList(LineList):
         """Tick the change at the cursor, or take the tick away, and go on."""
         if self.item is not None:
             self.item.ticked = not self.item.ticked
+            self.ticked += 1 if self.item.ticked else -1
             self.refresh()
             self.post_message(self.Moved(self))
             self.action_move(1)
@@ -95,6 +93,7 @@ class ChangeList(LineList):
         wanted = self.ticked < len(self.items)
         for item in self.items:
             item.ticked = wanted
+        self.ticked = len(self.items) if wanted else 0
         self.refresh()
         self.post_message(self.Moved(self))
 

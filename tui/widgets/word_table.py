@@ -7,9 +7,12 @@ from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
+from textual.binding import BindingType
 
 from engine.dataset.frequencies import Frequency
 from engine.text import safe_text
+from tui.keys.batch import WORD_LIST_KEYS
+from tui.keys.key import bindings
 from tui.widgets.cells import Run, glyphs_of
 from tui.widgets.line_list import LineList
 
@@ -21,6 +24,7 @@ LEAST_WIDTH = 60
 class WordTable(LineList):
     """One line for each."""
 
+    BINDINGS: ClassVar[list[BindingType]] = bindings(WORD_LIST_KEYS)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"word--bar", "word--said"}
 
     def __init__(self) -> None:
