@@ -86,6 +86,7 @@ class ReviewView(Screen[str | None]):
         return self.item is not None or action not in NEED_ONE
 
     def show(self) -> None:
+        """Draw the picture at the cursor, and what is said of it."""
         queue, item = self.queue, self.item
         self.set_class(item is None, "-over")
         self.refresh_bindings()
@@ -141,6 +142,7 @@ class ReviewView(Screen[str | None]):
         ]
 
     def decided(self) -> str:
+        """How many were taken and refused, in words; empty before the first."""
         parts = [f"{self._taken:,} taken"] if self._taken else []
         parts += [f"{self._refused:,} refused"] if self._refused else []
         return ", ".join(parts)
