@@ -28,7 +28,10 @@ def _config(data: bytes) -> None:
 def _draft_seeds() -> list[bytes]:
     picture = scratch() / "seed.png"
     save_draft(picture, Draft("a cat, é", "joy", "Describe it.", 1.5, 7, "taken"))
-    return [draft_path(picture, "joy").read_bytes(), b'{"version": 1, "text": "a", "model": "m", "prompt": ""}']
+    plain = (
+        b'{"version": 1, "text": "a", "model": "m", "prompt": "", "made_at": 1, "picture_bytes": 2, "verdict": ""}'
+    )
+    return [draft_path(picture, "joy").read_bytes(), plain]
 
 
 def _draft(data: bytes) -> None:
