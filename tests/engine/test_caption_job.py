@@ -225,6 +225,7 @@ def test_drafts_stay_with_the_pictures(tmp_path: Path) -> None:
         ("word " * 9000, ("word " * 9000)[: MAX_CHARACTERS - 1].rstrip()),
         ("x" * 10**6, "x" * MAX_CHARACTERS),
     ],
+    ids=["lines", "quotes", "controls", "nothing", "words", "one-word"],
 )
 def test_an_answer_becomes_a_line_that_reads_back_as_it_is(answer: str, text: str) -> None:
     assert cleaned(answer) == text
