@@ -27,6 +27,8 @@ TORCH_FREE = (
     "engine.training.generations", "engine.training.outlook", "engine.training.record", "engine.memory.plan",
     "engine.memory.simulate", "engine.memory.rungs", "profiles.", "tui.",
     "engine.config_tracking", "engine.training.tracking", "engine.training.trackers",
+    "engine.caption_job", "engine.captioners.answers", "engine.captioners.drafts", "engine.captioners.found",
+    "engine.captioners.making", "engine.captioners.request", "engine.captioners.tags", "engine.captioners.word_diff",
 )  # fmt: skip
 """Modules, and packages (with a dot at the end) all of whose modules import without torch."""
 
@@ -35,7 +37,8 @@ TUI_MAY_IMPORT = (
     "engine.errors", "engine.files", "engine.locks", "engine.sealed", "engine.text", "engine.draws", "engine.run",
     "engine.jobs", "engine.dataset.", "engine.hardware.", "engine.models.header", "engine.models.detect",
     "engine.models.find", "engine.models.flux_work", "engine.models.tokenizers", "engine.lora.metadata",
-    "engine.training.advisor",
+    "engine.training.advisor", "engine.caption_job", "engine.captioners.drafts", "engine.captioners.found",
+    "engine.captioners.making", "engine.captioners.request", "engine.captioners.word_diff",
 )  # fmt: skip
 
 PROFILES_MAY_IMPORT = (

@@ -48,6 +48,8 @@ OWN_LIBRARIES = "ctypes.CDLL(None)"
 """What this process has loaded already; no file is named."""
 
 FOREIGN = re.compile(r"\.(from_pretrained|from_single_file|hf_hub_download|snapshot_download)$")
+CAPTIONERS = "engine/captioners/weights.py"
+"""Loads whole folders with transformers: of this machine alone, no code from them, safetensors only."""
 BUILDERS = "engine/models/pocket/build/"
 """Makes the pocket model anew, by hand, from what lies in the repository; no part of what runs."""
 
@@ -123,7 +125,16 @@ def test_programs_are_started_by_lists_and_import_nothing_from_the_working_folde
 
 def test_nothing_is_fetched_by_a_librarys_own_loader() -> None:
     found = {(name_of(path), name) for path, _, name in calls() if FOREIGN.search(f".{name}")}
-    assert found == {("engine/models/tokenizer_files.py", "huggingface_hub.hf_hub_download")}
+    assert found == {
+        ("engine/models/tokenizer_files.py", "huggingface_hub.hf_hub_download"),
+        (CAPTIONERS, "transformers.AutoProcessor.from_pretrained"),
+        (CAPTIONERS, "transformers.AutoModelForImageTextToText.from_pretrained"),
+    }
+    for path, call, name in calls():
+        if name_of(path) == CAPTIONERS and FOREIGN.search(f".{name}"):
+            given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            assert (given["local_files_only"], given["trust_remote_code"]) == ("True", "False")
+            assert "Model" not in name or given["use_safetensors"] == "True"
 
 
 def test_no_file_has_a_fixed_name_among_the_temporary_ones() -> None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "models": "find model files and tell what they are",
     "use": "take an epoch's LoRA along, and say how it is used",
     "dataset": "check a folder of pictures and captions",
+    "caption": "have a model on this machine describe the pictures of a folder",
     "config": "check a configuration file",
     "doctor": "check this machine, and say what to do about each problem",
 }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.dataset.decoder import Decoder
     from tui.batch import Batches
     from tui.caption_desk import CaptionDesk
+    from tui.captioning import Captioning
     from tui.catalog import Catalog
     from tui.thumbnails import Thumbnails
 
@@ -54,6 +55,7 @@ class Workplace:
         pending: a run that a command handed over, to begin after the first frame.
         machine: what is trained on, in words; empty until it was asked.
         lost: why the session could not be kept the last time, safe to show; empty when it was.
+        captioning: captions made by a model, see :func:`tui.captioning.captioning_of`; None before the first.
         shared: another process keeps this folder's session, so this one leaves the file alone.
     """
 
@@ -69,6 +71,7 @@ class Workplace:
         self.machine = ""
         self.lost = ""
         self.shared = False
+        self.captioning: Captioning | None = None
         self._nothing = RunView()
 
     @classmethod
@@ -175,6 +178,7 @@ class Workplace:
         from engine.run import Run
 
         _must_be_free(self)
+        _must_not_caption(self)
         run = Run(config)
         path = self.config_path if config == self.config else None
         self.take(run)
@@ -192,6 +196,7 @@ class Workplace:
         from engine.run import open_run
 
         _must_be_free(self)
+        _must_not_caption(self)
         if holder_of(lock := RunFolder(folder).lock):
             raise held(in_words(lock))
         run = open_run(folder)
@@ -240,6 +245,8 @@ class Workplace:
         """Begin the run that waits for the first frame, if one does."""
         run, self.pending = self.pending, None
         if run is not None:
+            if self.captioning is not None:  # both want the GPU; what was made is kept
+                self.captioning.close()
             run.start()
             measure(run)
 
@@ -264,6 +271,8 @@ class Workplace:
             self.save_session()
         if self.bridge is not None:
             self.bridge.close()
+        if self.captioning is not None:
+            self.captioning.close()
         for part in ("desk", "thumbnails", "catalog", "decoder"):
             if part in self.__dict__:
                 self.__dict__[part].close()
@@ -296,3 +305,10 @@ def _must_be_free(place: Workplace) -> None:
     if place.live:
         name = safe_text(place.view.name or "the one shown")
         raise RunError("A run is live already", name, "Stop it first (s), or wait for its end.")
+
+
+def _must_not_caption(place: Workplace) -> None:
+    if place.captioning is not None and place.captioning.alive:
+        raise RunError(
+            "Pictures are being captioned", place.captioning.words(), "Stop that first (A), or wait for its end."
+        )

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import kinds_captioners as machine
 import numpy as np
 import torch
 from kinds_dataset import make_caption, make_journal, make_quality_file, make_sidecar, read_journal, read_quality_file
@@ -526,6 +527,10 @@ KINDS: tuple[Kind, ...] = (
     Kind("dataset's notes", ("engine.dataset.sidecar",), make_sidecar, lambda path: load_sidecar(path.parent),
          PEOPLE, _anything),
     Kind("caption", ("engine.dataset.captions", "engine.dataset.edits"), make_caption, read_caption, PEOPLE,
+         _anything),
+    Kind("machine's caption", ("engine.captioners.drafts",), machine.make_draft, machine.load_draft, "made anew"),
+    Kind("tagger's tags", ("engine.captioners.tags",), machine.make_tags, machine.read_tags, PEOPLE, _anything),
+    Kind("captioner's config", ("engine.captioners.found",), machine.make_config, machine.kind_of, PEOPLE,
          _anything),
     Kind("undo of captions", ("engine.dataset.journal",), make_journal, read_journal,
          "the damaged line is left out", _some_of, lines=True),

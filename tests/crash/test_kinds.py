@@ -26,6 +26,8 @@ READS_OF = frozenset({
 
 EXCUSED = {
     "engine.cache.masks": "digests of masks: damaged ones are the corpus of the decoder's tests",
+    "engine.captioners.tagger": "an ONNX graph, which onnxruntime reads; the list of tags has a kind",
+    "engine.captioners.weights": "others' weights, read by transformers: somebody looks at every answer",
     "engine.config_writer": "edits the text of a configuration that engine.config_file has read and checks again",
     "engine.dataset.decoder_pipe": "messages of the decoder's process, which may be hostile: its tests",
     "engine.dataset.decoder_child": "pictures: the corpus of the decoder's tests",

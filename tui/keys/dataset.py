@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui.keys.key import Key
+from tui.keys.machine import MACHINE_KEYS
 
 _GROUP = "Dataset pane"
 
@@ -19,6 +20,7 @@ DATASET_KEYS: tuple[Key, ...] = (
     Key("dataset.mark_range", "M", "mark_range", "Mark to here", "Mark from the last mark to here", _GROUP, "M"),
     Key("dataset.mark_found", "ctrl+a", "mark_found", "Mark found", "Mark all that are listed", _GROUP, "^a"),
     Key("dataset.unmark", "U", "unmark", "Unmark", "Take all marks away", _GROUP, "U"),
+    *MACHINE_KEYS,
     Key("dataset.replace", "f", "replace", "Replace", "Change many captions at once", _GROUP, footer=True),
     Key("dataset.words", "t", "words", "Words", "Words and tags, and how often they are there", _GROUP, footer=True),
     Key("dataset.undo", "ctrl+z", "undo_batch(True)", "Undo", "Take the last change of captions back", _GROUP, "^z"),

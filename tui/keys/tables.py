@@ -11,6 +11,7 @@ from tui.keys.epochs import BLIND_KEYS, EPOCHS_KEYS, PAIR_KEYS, TAKE_KEYS, USAGE
 from tui.keys.everywhere import EVERYWHERE_KEYS
 from tui.keys.findings import FINDINGS_KEYS
 from tui.keys.large import LARGE_KEYS
+from tui.keys.machine import ASK_KEYS, REVIEW_KEYS
 from tui.keys.run import LOG_KEYS, RUN_KEYS, SAMPLE_KEYS
 from tui.keys.runs import COMPARE_KEYS, RUNS_KEYS
 from tui.keys.setup import CHOICE_KEYS, FIELD_KEYS, SETUP_KEYS
@@ -24,4 +25,5 @@ ALL_KEYS = (
     *REPLACE_KEYS, *CHANGE_KEYS, *WORDS_KEYS, *WORD_LIST_KEYS,
     *EPOCHS_KEYS, *PAIR_KEYS, *BLIND_KEYS, *VERDICT_KEYS, *TAKE_KEYS, *USAGE_KEYS, *CROP_KEYS, *LARGE_KEYS,
     *FINDINGS_KEYS,
+    *ASK_KEYS, *REVIEW_KEYS,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui.screens.tidying import Tidying
+from tui.screens.machine_ways import MachineWays
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
@@ -17,7 +17,7 @@ ENDED = frozenset({"finished", "stopped"})
 """States in which a run is over, and nothing went wrong."""
 
 
-class Ways(Tidying):
+class Ways(MachineWays):
     """The workbench's part that leaves it."""
 
     _pilot_told: Path | None = None

@@ -151,6 +151,7 @@ class Workbench(Ways):
         self.forget_taken()
         self.take_losses()
         self.mind_pilot()
+        self.mind_captioning()
         if self.leave_when_ended and not self.workplace.live:
             self.app.leave("leave")
 

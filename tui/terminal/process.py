@@ -82,6 +82,8 @@ def _is_over(host: Host, workplace: Workplace) -> bool:
     if workplace.live:
         host.idle_since = time.monotonic()
         return False
+    if workplace.captioning is not None and workplace.captioning.alive:
+        host.idle_since = time.monotonic()
     if host.waited_for:
         return False
     return host.leaving or time.monotonic() - host.idle_since > _idle_s()

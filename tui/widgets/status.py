@@ -76,6 +76,8 @@ class StatusLine(CellWidget):
     """Whether there is something to train."""
     holder = ""
     """The process that trains the run when it is not this one."""
+    besides = ""
+    """What else is going on."""
 
     def tell(self, title: str, machine: str, ready: bool, holder: str = "") -> None:
         """Take what is no matter of the run's events."""
@@ -83,10 +85,17 @@ class StatusLine(CellWidget):
             self.title, self.machine, self.ready, self.holder = title, machine, ready, holder
             self.refresh()
 
+    def tell_besides(self, words: str) -> None:
+        """Say what goes on besides the run; nothing when empty."""
+        if words != self.besides:
+            self.besides = words
+            self.refresh()
+
     def content_key(self) -> Hashable:
         """What the line says."""
         view = self.view
         return (
+            self.besides,
             self.title,
             self.machine,
             self.holder,
@@ -110,7 +119,7 @@ class StatusLine(CellWidget):
             state = (f"{self.glyphs.states['new']} NOTHING TO TRAIN YET", self.style_of("status--dim"))
         name = (safe_text(view.name or self.title or "lorakiln", 40), self.style_of("status--name"))
         dim = self.style_of("status--dim")
-        plain = [(part, blank) for part in advance_words(view)]
+        plain = [(part, blank) for part in [*filter(None, [self.besides]), *advance_words(view)]]
         if width < 60:
             return [strip_of(_fit([state, *plain, name], width, blank), width, blank)]
         plan = plan_words(view)
