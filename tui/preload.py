@@ -14,6 +14,7 @@ LATER = (
     "engine.dataset.applying",
     "engine.dataset.decoder",
     "engine.dataset.prompts",
+    "engine.jobs",
     "profiles.presets",
     "profiles.prompts",
     "profiles.starters",

@@ -98,7 +98,7 @@ def test_a_blend_is_made_and_measured_from_the_command_line(trained, capfd):
     assert ends[0] <= fmean(told_all["files"][0]["train"]) <= ends[1]
     assert main(["blend", str(folder.root), "--epochs", "2-4", "--json"]) == 0
     last = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert last["type"] == "CheckpointSaved" and last["path"].endswith("test-blend-e0002-e0004-2.safetensors")
+    assert last["type"] == "CheckpointSaved" and last["path"].endswith("test-blend-e0002-final-2.safetensors")
 
 
 def test_blending_needs_to_know_which_and_takes_what_is_recommended(trained, tmp_path, capfd):

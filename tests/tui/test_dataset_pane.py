@@ -490,7 +490,7 @@ def test_signs_of_what_is_excluded_repeated_or_edited() -> None:
     assert cell_of(row, state, Limits(), 0, UNICODE)[0].strip() == "× excluded ×3 ~"
     assert cell_of(row, narrow, Limits(), 0, UNICODE) == ("×", "dim") and not is_problem(row, Limits())
     loss = next(column for column in columns_for(90, extra="loss") if column.key == "loss")
-    assert cell_of(row, loss, Limits(), 0, UNICODE)[0].strip() == "0.123"
+    assert cell_of(row, loss, Limits(), 0, UNICODE)[0].strip() == "0.12"
 
 
 async def test_measured_values_are_sorted_by_and_shown_only_then(folder: Path) -> None:

@@ -97,16 +97,17 @@ class ReviewView(Screen[str | None]):
             self.query_one("#head", Static).update(safe("Nothing waits for a decision"))
             self.query_one("#review-picture", Preview).show_picture(None)
             told = decided or "A in the dataset pane has captions made by a model."
-            texts: dict[str, Content] = {"facts": safe(told), "diff": safe(""), "becomes": safe("")}
+            facts, diff, becomes = safe(told), safe(""), safe("")
         else:
             count = f"{queue.at + 1:,}/{len(queue.items):,}"
             words = "  ".join(part for part in (f"Review {count} of {self._word}", item.row.name, decided) if part)
             self.query_one("#head", Static).update(safe(words, 300))
             self.query_one("#review-picture", Preview).show_picture(item.row.path, item.row.picture_mark)
-            facts = f"{item.draft.model}: {item.draft.prompt}"
-            texts = {"facts": safe(facts, 300), "diff": self._diff(item), "becomes": _plain(item.text)}
-        for name, text in texts.items():
-            self.query_one(f"#{name}", Static).update(text)
+            facts = safe(f"{item.draft.model}: {item.draft.prompt}", 300)
+            diff, becomes = self._diff(item), _plain(item.text)
+        self.query_one("#facts", Static).update(Content.assemble(facts))
+        self.query_one("#diff", Static).update(Content.assemble(diff))
+        self.query_one("#becomes", Static).update(Content.assemble(becomes))
         self.query_one("#becomes-name").display = item is not None
         self.query_one("#texts").scroll_home(animate=False)
 

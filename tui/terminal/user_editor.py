@@ -86,7 +86,7 @@ class UserEditor:
 
     def _run(self, command: list[str], file: int) -> str:
         before, ours = settings_of(file), os.getpgrp()
-        child = subprocess.Popen(command, stdin=file, stdout=file, stderr=file, process_group=0)
+        child = subprocess.Popen([*command], stdin=file, stdout=file, stderr=file, process_group=0)
         self._child = child
         try:
             _hand_over(file, child.pid)

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
-from textual.document._document import EditResult, Selection
+from textual.document._document import EditResult
+from textual.document._document import Selection as Span
 from textual.document._edit import Edit as TextEdit
 from textual.document._history import EditHistory
 from textual.widgets import TextArea
@@ -109,7 +110,7 @@ class CaptionEditor(TextArea, inherit_bindings=False):
 
     def select_span(self, start: int, end: int) -> None:
         """Select characters, and have them in sight."""
-        self.selection = Selection(self._location(start), self._location(end))
+        self.selection = Span(self._location(start), self._location(end))
         self.scroll_cursor_visible()
 
     def get_line(self, line_index: int) -> Text:
