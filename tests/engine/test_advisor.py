@@ -253,7 +253,15 @@ def test_a_stop_planned_for_later_outlives_the_runs_own_and_an_earlier_one_comes
     assert told(early, RunDone)[-1].epoch == 3 and told(early, StopPlanned)[-1].epoch == 3
 
 
-@pytest.mark.parametrize("rule", [{"patience": 2}, {"patience": 4}, {"patience": 2, "min_epochs": 12}], ids=str)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param({"patience": 2}, marks=pytest.mark.slow),
+        pytest.param({"patience": 4}, marks=pytest.mark.slow),
+        {"patience": 2, "min_epochs": 12},
+    ],
+    ids=str,
+)
 def test_a_run_waits_as_long_as_it_is_told_to(tmp_path, monkeypatch, rule):
     """The run stops at the first epoch of which the pure advice says so."""
     curve_of = measured([*falling(6), *(0.6 + 0.02 * number for number in range(12))], noise=0.0005)

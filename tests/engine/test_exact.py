@@ -95,6 +95,7 @@ def test_one_stop_at_an_epochs_end_or_within_changes_nothing(undisturbed, monkey
     assert_same(result(finish(open_run(stopped.folder.root))), expected)
 
 
+@pytest.mark.slow
 def test_samples_and_saves_on_the_way_change_nothing(undisturbed, monkeypatch):
     config, expected = undisturbed()
     prompts = [{"prompt": "a zorple at the left", "seed": 3}]

@@ -90,7 +90,7 @@ def stop_at(home, config, moment, accumulation, wanted):
     ("optimizer", "accumulation", "frozen", "stopped"),
     [
         ("adamw", 1, (("picture", 4),), (("picture", 3),)),
-        ("adamw8bit", 4, (("state", 2),), ()),
+        pytest.param("adamw8bit", 4, (("state", 2),), (), marks=pytest.mark.crash),
         pytest.param("adafactor", 1, (("lora", 2),), (), marks=pytest.mark.crash),
         pytest.param("prodigy", 4, (("micro", 7),), (), marks=pytest.mark.crash),
         pytest.param("adamw_schedulefree", 1, (("epoch", 2),), (), marks=pytest.mark.crash),
@@ -115,7 +115,7 @@ def test_every_optimizer_at_every_kind_of_moment(optimizer, accumulation, tmp_pa
     )
 
 
-@pytest.mark.parametrize(("seeds", "moments"), [((0,), 20), pytest.param(range(1, 6), 20, marks=pytest.mark.crash)])
+@pytest.mark.parametrize(("seeds", "moments"), [((0,), 5), pytest.param(range(1, 6), 20, marks=pytest.mark.crash)])
 def test_pauses_at_random_moments_change_nothing(seeds, moments, tmp_path):
     config = varied_config(tmp_path)
     with watching(lambda *_: None) as told:
@@ -137,6 +137,7 @@ def test_pauses_at_random_moments_change_nothing(seeds, moments, tmp_path):
     figure("exact", "pauses at random moments that changed nothing", f"{held_all} of {held_all}")
 
 
+@pytest.mark.crash
 def test_a_planned_stop_outlives_a_crash_in_the_moment_it_is_carried_out(tmp_path):
     """Killed while it saved at the end of the planned epoch, a run stops there when it is resumed."""
     config = varied_config(tmp_path)

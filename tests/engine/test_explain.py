@@ -144,9 +144,9 @@ def lose(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int) -> lis
     ("owner", "name", "at"),
     [
         (Stepper, "step", 3),
-        (Stepper, "apply", 4),
+        pytest.param(Stepper, "apply", 4, marks=pytest.mark.slow),
         (Keeper, "_write", 3),
-        (Snapshot, "wait", 2),
+        pytest.param(Snapshot, "wait", 2, marks=pytest.mark.slow),
         (Keeper, "sample", 1),
     ],
     ids=["step", "update", "copying", "writer", "sampling"],

@@ -51,6 +51,7 @@ def test_pictures_with_and_without_lora(tmp_path):
     assert len([e for e in events.since(0) if isinstance(e.event, SampleSaved)]) == 3
 
 
+@pytest.mark.slow
 def test_pictures_are_computed_as_the_run_computed(tmp_path, monkeypatch):
     """What the run measured counts for its LoRA; without it every product is wide."""
     config = pocket_config(tmp_path, training={"epochs": 0, "steps": 1})

@@ -111,6 +111,7 @@ def test_sixteen_places_of_sampling(place, watch):
     assert len(warnings) == len(watch.mode.refused)
 
 
+@pytest.mark.slow
 def test_fourteen_places_of_caching(place, tmp_path):
     config = small(place)
     mode = Scarce()

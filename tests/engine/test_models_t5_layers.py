@@ -57,6 +57,7 @@ def test_a_caption_has_the_bits_it_has_alone(tmp_path: Path, mask: Tensor | None
     assert mask is None or not torch.equal(together, found.encode_ids(IDS))
 
 
+@pytest.mark.slow
 def test_two_layers_at_most_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Any]] = []
     most = 0

@@ -44,7 +44,7 @@ def tables(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("targets", ["default", "all"])
+@pytest.mark.parametrize("targets", ["default", pytest.param("all", marks=pytest.mark.slow)])
 def test_on_and_off_are_the_same_run(tmp_path, tables, targets):
     runs = {}
     for cache in (False, True):
@@ -58,6 +58,7 @@ def test_on_and_off_are_the_same_run(tmp_path, tables, targets):
     assert runs[True][2] == runs[False][2]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_on_the_way_goes_on_the_same(tmp_path, monkeypatch, tables):
     whole = result(finish(Run(pocket_config(tmp_path, **VARIED))))
     submit_after(monkeypatch, {4: [SampleNow(), StopNow()], 11: [StopNow()]})

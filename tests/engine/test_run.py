@@ -192,7 +192,10 @@ def test_nan_in_the_loss_stops_before_it_is_saved(tmp_path, monkeypatch):
     assert told(again, RunStarted)[0].resumed_step == 3
 
 
-@pytest.mark.parametrize(("every", "sampled", "saved"), [(2, [2, 4, 6], [2, 4, 6]), (3, [3, 6], [3, 6])])
+@pytest.mark.parametrize(
+    ("every", "sampled", "saved"),
+    [(2, [2, 4, 6], [2, 4, 6]), pytest.param(3, [3, 6], [3, 6], marks=pytest.mark.slow)],
+)
 def test_steps_due_are_kept_at_the_end_of_an_epoch_too(tmp_path, every, sampled, saved):
     cadence = {"every_steps": every, "every_epochs": 0}
     config = pocket_config(

@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     assert run.folder is None
 
 
-@pytest.mark.parametrize("place", ["runs", "cache"])
+@pytest.mark.parametrize("place", ["runs", pytest.param("cache", marks=pytest.mark.slow)])
 def test_a_read_only_folder_is_said_and_nothing_is_lost(tmp_path, monkeypatch, place):
     """Permissions do not bind root, so the system's refusal is put in at the call that makes folders."""
     finish(Run(pocket_config(tmp_path, training={"steps": 1})))

@@ -130,6 +130,7 @@ def test_stars_come_as_a_command_and_outlive_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("saving", [{"keep_loras": 1}, {"keep_loras": 2, "every_steps": 2, "every_epochs": 0}])
+@pytest.mark.crash
 def test_a_run_killed_while_it_saves_leaves_in_the_end_what_an_undisturbed_one_leaves(tmp_path, saving):
     config = varied_config(tmp_path, saving=saving)
     moments = [("lora", 2), ("lora", 3), ("state", 2), ("state", 4), ("epoch", 2)]

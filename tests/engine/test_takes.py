@@ -340,7 +340,7 @@ def test_names_are_told_in_lines_that_stay_short():
     assert list(parts([])) == [] and list(parts(["x" * 50_000])) == [("x" * 50_000,)]
 
 
-@pytest.mark.parametrize("left", [1, 2])
+@pytest.mark.parametrize("left", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_epochs_whose_captions_are_gone_are_told(tmp_path, monkeypatch, left):
     """A file cut between two lines is whole by itself: the state's epoch says that something is missing."""
     edit_after(monkeypatch, {7: submit(StopNow())})

@@ -61,7 +61,12 @@ def plain(home: Any) -> Any:
     return ended(finish(Run(config_of(home, "off"))))
 
 
-OPTIMIZERS = ["adamw8bit", "adafactor", "prodigy", "adamw_schedulefree"]
+OPTIMIZERS = [
+    "adamw8bit",
+    pytest.param("adafactor", marks=pytest.mark.slow),
+    "prodigy",
+    pytest.param("adamw_schedulefree", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -52,7 +52,7 @@ def test_what_runs_in_8_bit_is_decided_once(tmp_path):
         assert value.equal(weights(again)[name])
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize("precision", ["int8", pytest.param("fp8", marks=pytest.mark.slow)])
 def test_streamed_blocks_multiply_in_8_bit_as_resident_ones(tmp_path, precision):
     runs = {}
     for swap in (0, 3, "all"):
@@ -198,7 +198,9 @@ def test_what_fails_in_the_main_process_ends_the_others_too(tmp_path, monkeypatc
     assert kit.sent == [None, None]
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8", "nf4"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("int8", marks=pytest.mark.slow), "fp8", pytest.param("nf4", marks=pytest.mark.slow)]
+)
 def test_a_packed_streamed_base_trains(tmp_path, precision):
     losses = []
     for swap in (0, 3):
@@ -208,7 +210,10 @@ def test_a_packed_streamed_base_trains(tmp_path, precision):
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("kept", ["none", "attention", "offload"])
+@pytest.mark.parametrize(
+    "kept",
+    ["none", pytest.param("attention", marks=pytest.mark.slow), pytest.param("offload", marks=pytest.mark.slow)],
+)
 def test_what_is_kept_changes_no_bit(tmp_path, kept):
     plain = run_of(tmp_path, "plain", 2, {})
     other = run_of(tmp_path, kept, 2, {"blocks_to_swap": 2, "modulation_cache": False}, kept=kept)

@@ -25,8 +25,8 @@ def final(run):
     "changes",
     [
         {},
-        {"optimizer": {"name": "adamw_schedulefree"}, "lora": {"dropout": 0.1}},
-        {"memory": {"modulation_cache": True, "precision": "int8"}},
+        pytest.param({"optimizer": {"name": "adamw_schedulefree"}, "lora": {"dropout": 0.1}}, marks=pytest.mark.slow),
+        pytest.param({"memory": {"modulation_cache": True, "precision": "int8"}}, marks=pytest.mark.slow),
         {"memory": {"blocks_to_swap": 2}, "training": {"gradient_checkpointing": "full"}},
     ],
     ids=["plain", "schedule-free", "int8", "swap"],

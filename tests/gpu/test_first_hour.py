@@ -18,6 +18,7 @@ def call(work, *arguments):
     return done
 
 
+@pytest.mark.slow
 def test_a_tiny_round_measures_everything_once(tmp_path):
     done = call(tmp_path, "--tiny")
     assert "all done" in done.stderr

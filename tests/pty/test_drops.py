@@ -71,6 +71,7 @@ def _go(child: Child, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_bits_are_those_of_a_run_that_kept_its_terminal(work: Work, times: int) -> None:
     steps = times * STEPS_A_DROP
     lost = load_file(lose(work, "lost", steps, times, random.Random(times)))

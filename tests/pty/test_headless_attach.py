@@ -88,7 +88,7 @@ def test_two_runs_in_one_folder_share_no_socket_and_do_not_mind(work: Work) -> N
     assert b"another lorakiln" not in first.seen
 
 
-@pytest.mark.parametrize("ui", ["--detach", "--ui"])
+@pytest.mark.parametrize("ui", ["--detach", pytest.param("--ui", marks=pytest.mark.slow)])
 def test_a_configuration_begun_by_command_trains_in_the_host(work: Work, tmp_path: Path, ui: str) -> None:
     save_config(
         pocket_config(tmp_path, training={"epochs": 20_000}, saving={"every_epochs": 0}), tmp_path / "run.toml"

@@ -124,7 +124,7 @@ async def look(pilot: Pilot[Any], app: KilnApp, *keys: str) -> None:
         assert_harmless(app)
 
 
-@pytest.mark.parametrize("size", [(160, 45), (80, 24)], ids=["160x45", "80x24"])
+@pytest.mark.parametrize("size", [pytest.param((160, 45), marks=pytest.mark.slow), (80, 24)], ids=["160x45", "80x24"])
 async def test_the_workbench_shows_only_harmless_text(place: Workplace, size: tuple[int, int]) -> None:
     app = KilnApp(place)
     async with app.run_test(size=size, notifications=True) as pilot:

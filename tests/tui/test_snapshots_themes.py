@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from still import IDS, SIZES, Album, album, app_at, press, still_world
+from still import IDS, MEDIUM, SIZES, Album, album, app_at, press, still_world
 from textual.pilot import Pilot
 
 from tui.app import KilnApp
@@ -24,6 +24,10 @@ WAYS = {
 """The keys that lead from each main screen to the next."""
 
 
+SIZED = [pytest.param(size, marks=pytest.mark.slow if size == MEDIUM else ()) for size in SIZES]
+"""The size between the others is looked at in the slow suite."""
+
+
 async def screens(pilot: Pilot[Any], app: KilnApp) -> AsyncIterator[str]:
     """Go from screen to screen."""
     for name, keys in WAYS.items():
@@ -31,7 +35,7 @@ async def screens(pilot: Pilot[Any], app: KilnApp) -> AsyncIterator[str]:
         yield name
 
 
-@pytest.mark.parametrize("size", SIZES, **IDS)
+@pytest.mark.parametrize("size", SIZED, **IDS)
 async def test_themes(album: Album, size: tuple[int, int]) -> None:
     app = app_at("training")
     async with app.run_test(size=size) as pilot:
@@ -42,7 +46,7 @@ async def test_themes(album: Album, size: tuple[int, int]) -> None:
                 await album.take(pilot, f"{name}-{theme.name}")
 
 
-@pytest.mark.parametrize("size", SIZES, **IDS)
+@pytest.mark.parametrize("size", SIZED, **IDS)
 async def test_without_colours(album: Album, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     app = app_at("training")
@@ -51,7 +55,7 @@ async def test_without_colours(album: Album, size: tuple[int, int], monkeypatch:
             await album.take(pilot, name)
 
 
-@pytest.mark.parametrize("size", SIZES, **IDS)
+@pytest.mark.parametrize("size", SIZED, **IDS)
 async def test_ascii(album: Album, size: tuple[int, int]) -> None:
     app = app_at("training", utf8=False)
     async with app.run_test(size=size) as pilot:
