@@ -175,13 +175,12 @@ def stops(runs: Sequence[Judged]) -> str:
 
 
 def tables() -> str:
-    """Both tables for either half of the runs."""
+    """Both tables for each half of the runs."""
     runs = judged()
-    halves = (
-        ("tuned on", [run for run in runs if run.spec.tune]),
-        ("untouched", [run for run in runs if not run.spec.tune]),
-    )
-    parts = [f"**{name}**\n\n{table(half)}" for table in (ranges, stops) for name, half in halves if half]
+    halves: dict[str, list[Judged]] = {}
+    for run in runs:
+        halves.setdefault(run.spec.half, []).append(run)
+    parts = [f"**{name}**\n\n{table(half)}" for table in (ranges, stops) for name, half in halves.items()]
     return "\n\n".join(parts)
 
 

@@ -11,6 +11,9 @@ from engine.models.pocket.concept import TRIGGER, concept_set
 from profiles.starters import POCKET, pocket_model
 
 EPOCHS = 40
+SECOND_HALF = 41
+"""The first seed of the runs declared last."""
+
 SCORED = 2
 """Every second epoch is scored by the oracle, from the second on."""
 
@@ -35,6 +38,13 @@ class Spec:
     held_out: int = 0
     regularization: bool = True
     schedule: str = "constant"
+
+    @property
+    def half(self) -> str:
+        """Which table the run is in. The second untouched half was declared when "over" began to ask for drift."""
+        if self.tune:
+            return "tuned on"
+        return "untouched" if self.seed < SECOND_HALF else "untouched, second half"
 
 
 RUNS = (
