@@ -82,6 +82,12 @@ def epoch_rows(view: RunView, folder: Path, judged: Judged, advice: Advice) -> l
     ]
 
 
+def standing_loras(view: RunView, folder: Path) -> dict[int, tuple[int, Path]]:
+    """Step and LoRA file of each epoch that a file stands for, by epoch."""
+    rows = epoch_rows(view, folder, Judged(), Advice("unclear"))
+    return {row.epoch: (row.step, path) for row in rows if (path := row.lora) is not None}
+
+
 def prompts_of(samples: Iterable[SampleSaved]) -> list[Prompt]:
     """The prompts that pictures were drawn of, each as it was last, by number."""
     found = {one.index: Prompt(one.index, one.prompt, one.kind, one.seed) for one in samples}

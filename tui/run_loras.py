@@ -11,8 +11,7 @@ from engine.errors import RunError
 from engine.events import Advised, Measured, replay
 from engine.files import RunFolder
 from engine.text import safe_text
-from tui.epochs import advice_of, epoch_rows
-from tui.judged import Judged
+from tui.epochs import standing_loras
 from tui.opening import RUN_FOLDERS
 from tui.run_list import find_run, read_view
 
@@ -69,9 +68,8 @@ def saved_epochs(folder: RunFolder) -> dict[int, Path]:
     Raises:
         RunError: the run's events cannot be read.
     """
-    view = read_view(folder.root)
-    rows = epoch_rows(view, folder.root, Judged(), advice_of(view))
-    return {row.epoch: path for row in rows if (path := row.lora) is not None}
+    found = standing_loras(read_view(folder.root), folder.root)
+    return {epoch: path for epoch, (_, path) in found.items()}
 
 
 def files_of(folder: RunFolder, spans: Spans) -> list[Path]:

@@ -130,25 +130,30 @@ def undo(
     Raises:
         DiskError: the journal cannot be read or written.
     """
-    step = journal.undoable()
-    if step is None:
-        return None
-    outcome = _move(step, within, told, stop, back=True)
-    if not (outcome.elsewhere or outcome.stopped):
-        journal.undone(step)
-    return outcome
+    return _moved(journal.undoable(), journal.undone, within, told, stop, back=True)
 
 
 def redo(
     journal: Journal, within: Container[Path] | None = None, told: Told = _nobody, stop: Callable[[], bool] = _never
 ) -> Outcome | None:
     """Do the step again that was taken back last; as :func:`undo`."""
-    step = journal.redoable()
+    return _moved(journal.redoable(), journal.redone, within, told, stop, back=False)
+
+
+def _moved(
+    step: Step | None,
+    settle: Callable[[Step], None],
+    within: Container[Path] | None,
+    told: Told,
+    stop: Callable[[], bool],
+    back: bool,
+) -> Outcome | None:
+    """Take ``step`` back, or do it again; the journal hears of it (``settle``) once nothing of it is left to do."""
     if step is None:
         return None
-    outcome = _move(step, within, told, stop, back=False)
+    outcome = _move(step, within, told, stop, back)
     if not (outcome.elsewhere or outcome.stopped):
-        journal.redone(step)
+        settle(step)
     return outcome
 
 

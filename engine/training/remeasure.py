@@ -44,10 +44,8 @@ def measure_files(
         RunError: the run measures nothing.
         EngineError: a file cannot be loaded, or as when a run starts.
     """
-    _tell_changes(config, folder, events)
-    base, compute = check_base(config), compute_for(config)
     try:
-        prepared = prepare(config, base, compute, events, should_stop, load_history(folder.captions))
+        base, compute, prepared = _ready(config, folder, events, should_stop)
     except Stopped:
         return []
     plan = prepared.measured.plan
@@ -76,10 +74,8 @@ def measure_pictures_of(
     Raises:
         EngineError: it cannot be loaded, or as when a run starts.
     """
-    _tell_changes(config, folder, events)
-    base, compute = check_base(config), compute_for(config)
     try:
-        prepared = prepare(config, base, compute, events, should_stop, load_history(folder.captions))
+        base, compute, prepared = _ready(config, folder, events, should_stop)
     except Stopped:
         return []
     order = prepared.order
@@ -93,6 +89,20 @@ def measure_pictures_of(
         for event in told:
             log.append(event)
     return [event for event in told if isinstance(event, PictureLosses)]
+
+
+def _ready(
+    config: RunConfig, folder: RunFolder, events: EventLog, should_stop: Callable[[], bool]
+) -> tuple[Base, Compute, Prepared]:
+    """What the run itself began with, its captions as it used them last.
+
+    Raises:
+        Stopped: on request.
+        EngineError: as when a run starts.
+    """
+    _tell_changes(config, folder, events)
+    base, compute = check_base(config), compute_for(config)
+    return base, compute, prepare(config, base, compute, events, should_stop, load_history(folder.captions))
 
 
 def _tell_changes(config: RunConfig, folder: RunFolder, events: EventLog) -> None:

@@ -23,9 +23,8 @@ from engine.errors import ConfigError, RunError
 from engine.files import RunFolder
 from engine.text import safe_text
 from tui.elsewhere import holder_of
-from tui.epochs import advice_of, epoch_rows
+from tui.epochs import standing_loras
 from tui.job import run_job
-from tui.judged import Judged
 from tui.run_list import read_view
 from tui.run_loras import span
 from tui.view import RunView
@@ -120,11 +119,7 @@ def epochs_of(view: RunView, folder: Path, asked: tuple[int, ...]) -> dict[int, 
     Raises:
         RunError: an epoch has no file, or not any more.
     """
-    found = {
-        row.epoch: (row.step, path)
-        for row in epoch_rows(view, folder, Judged(), advice_of(view))
-        if (path := row.lora) is not None
-    }
+    found = standing_loras(view, folder)
     wanted = asked or tuple(sorted(found))
     lacking = [epoch for epoch in wanted if epoch and epoch not in found]
     if lacking or not wanted:
