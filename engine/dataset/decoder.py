@@ -198,7 +198,11 @@ class Decoder:
         Raises:
             DatasetError: not a picture that can be read.
         """
-        return self._one("thumbnail", path, _array, max_side=max_side, background=background)
+
+        def small(header: dict[str, Any], payload: bytearray) -> NDArray[np.uint8]:
+            return _array(header, payload, most=max_side)
+
+        return self._one("thumbnail", path, small, max_side=max_side, background=background)
 
     def look(self, path: Path, max_side: int, patch: int, background: str = "white") -> Look:
         """All that a picture's quality is told by, of one decoding; ``patch`` is the side of its middle.
@@ -270,10 +274,12 @@ def _looked(header: dict[str, Any], payload: bytearray) -> Look:
     return Look(_image_info(header, payload), small, patch, quantised, min(max(share, 0.0), 1.0))
 
 
-def _array(header: dict[str, Any], payload: bytearray, expected: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """The pixels of a reply; ``expected`` is the (width, height) that was asked for."""
+def _array(
+    header: dict[str, Any], payload: bytearray, expected: tuple[int, int] | None = None, most: int = 1 << 16
+) -> NDArray[np.uint8]:
+    """The pixels of a reply; ``expected`` is the (width, height) that was asked for, or ``most`` their limit."""
     width, height = header["size"]
-    if expected not in (None, (width, height)):
+    if expected not in (None, (width, height)) or not (0 < width <= most and 0 < height <= most):
         raise ValueError("another size than was asked for")
     return np.frombuffer(payload, dtype=np.uint8).reshape(height, width, 3)
 

@@ -64,6 +64,7 @@ ANSWERS: dict[str, tuple[dict[str, Any] | list[Any], bytes]] = {
     "list": ([1, 2], b""),
     "short": ({"size": [8, 8]}, bytes(5)),
     "other": ({"size": [1, 1]}, bytes(3)),
+    "large": ({"size": [64, 64]}, bytes(64 * 64 * 3)),
     "minus": ({"size": [-1, -64]}, bytes(192)),
     "words": ({"size": "ab"}, b""),
     "error": ({"error": ["only one"]}, b""),

@@ -95,6 +95,7 @@ def test_a_second_signal_ends_the_host_at_once_and_the_client_restores(work: Wor
     paths = (here, here / "tests", here / "tests/tui", here / "tests/pty", tmp_path)
     child = work.program("-c", client, environment={"PYTHONPATH": os.pathsep.join(map(str, paths))})
     child.until(b"TRAINING")
+    child.wait_for(lambda: work.info().get("run") == str(work.run()))  # the way back is read from it
     host = work.host()
     os.kill(host, signal.SIGTERM)
     child.wait_for((work.folder / "asked").exists)
