@@ -188,7 +188,7 @@ def test_settings_are_plain_and_hold_no_secret_and_no_place(tmp_path: Path) -> N
     found = settings_of(config)
     assert all(value is None or isinstance(value, str | int | float | bool) for value in found.values())
     assert found["lora.rank"] == 4 and found["validation.sigmas"] == "0.2, 0.5"
-    assert found["model.transformer"] == "flux-pocket.safetensors" and found["dataset.folders.0.path"] == "data"
+    assert found["model.transformer"] == "flux-pocket.safetensors" and found["dataset.folders[1].path"] == "data"
     text = json.dumps(found)
     assert token not in text and "\\u001b" not in text and str(tmp_path) not in text
 
