@@ -122,7 +122,7 @@ GROUPS: tuple[Group, ...] = (
             "Epochs from one LoRA file to the next; 0: only the last",
         ),
         Field(
-            "keep_loras", "Keep", "number", "saving.keep_loras",
+            "keep_loras", "Keep LoRAs", "number", "saving.keep_loras",
             "So many of the newest LoRA files stay, the recommended and starred ones besides; 0: all",
         ),
         Field(
