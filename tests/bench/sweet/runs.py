@@ -107,6 +107,19 @@ RUNS = (
     Spec("long-calm-b", True, False, 24, 2e-3, 8, 78, epochs=60, every=3),
     Spec("long-calm-c", True, False, 20, 1.5e-3, 16, 79, 8, schedule="cosine", epochs=60, every=3),
     Spec("long-calm-d", True, False, 18, 1e-3, 4, 80, 6, epochs=60, every=3),
+    # Declared when the rules stood, before the first of them was recorded; recorded in this order, looked at once.
+    Spec("long-greedy-g", False, True, 6, 4e-3, 8, 81, 8, False, epochs=150, every=5),
+    Spec("long-calm-g", False, False, 20, 1e-3, 8, 82, 6, epochs=60, every=3),
+    Spec("long-greedy-h", False, True, 5, 5e-3, 16, 83, 6, False, epochs=150, every=5),
+    Spec("long-calm-h", False, False, 16, 1.5e-3, 8, 84, epochs=60, every=3),
+    Spec("long-greedy-i", False, True, 9, 4e-3, 8, 85, 8, False, epochs=100, every=4),
+    Spec("long-calm-i", False, False, 22, 1e-3, 16, 86, 8, schedule="cosine", epochs=60, every=3),
+    Spec("long-greedy-j", False, True, 12, 5e-3, 8, 87, 6, False, epochs=100, every=4),
+    Spec("long-calm-j", False, False, 24, 1.5e-3, 4, 88, epochs=60, every=3),
+    Spec("long-greedy-k", False, True, 8, 6e-3, 8, 89, 6, False, epochs=120, every=4),
+    Spec("long-calm-k", False, False, 18, 2e-3, 8, 90, 8, schedule="cosine", epochs=60, every=3),
+    Spec("long-greedy-l", False, True, 14, 4e-3, 16, 91, 0, False, epochs=100, every=4),
+    Spec("long-calm-l", False, False, 16, 1e-3, 4, 92, 6, epochs=60, every=3),
 )
 
 
