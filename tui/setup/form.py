@@ -90,7 +90,7 @@ class SetupForm:
         self.values.clear()
         self.values |= {"base": POCKET, "name": name, "runs_dir": "runs", "folder": "", "repeats": ""}
         self.values |= dict.fromkeys((*SLOTS, "class_folder", "trigger"), "")
-        self._fill_in(MASKS, {})
+        _fill_in(self.values, MASKS, {})
         self.choose_preset(POCKET)
 
     def _usable(self) -> bool:
@@ -102,7 +102,7 @@ class SetupForm:
             base = None
         own = BASE in self.values and isinstance(base, dict)
         if isinstance(base, dict):  # a session from before there were fields for masks
-            self._fill_in([name for name in MASKS if name not in self.values], base)
+            _fill_in(self.values, [name for name in MASKS if name not in self.values], base)
         known = self.values.get("preset") in presets or (own and self.values.get("preset") == OWN)
         return FIELDS.keys() <= self.values.keys() and self.values["base"] in bases and known
 
@@ -110,18 +110,12 @@ class SetupForm:
         """Fill in a preset's numbers and prompts."""
         self.values["preset"] = name
         table = self._base() if name == OWN else preset(name).table
-        self._fill_in(NUMBERS, table)
+        _fill_in(self.values, NUMBERS, table)
         if lookup(table, "dataset.masks"):
-            self._fill_in(MASKS, table)
+            _fill_in(self.values, MASKS, table)
         prompts = lookup(table, "sampling.prompts", ())
         self.values["prompts"] = "\n".join(entry["prompt"] for entry in prompts)
         choices.forget_fields(self.values)
-
-    def _fill_in(self, names: Iterable[str], table: Mapping[str, Any]) -> None:
-        """Take settings of ``table`` into their fields; what it leaves out is as it comes."""
-        for name in names:
-            key = FIELDS[name].key
-            self.values[name] = shown(lookup(table, key, schema_default(key)))
 
     def choose_base(self, name: str) -> None:
         """Take the pocket model or one's own files, and a preset that goes with it."""
@@ -156,7 +150,7 @@ class SetupForm:
         others = next((entry for entry in folders if entry.get("regularization")), {})
         self.values |= {"folder": concept.get("path", ""), "class_folder": others.get("path", "")}
         self.values["repeats"] = shown(concept.get("repeats") or None)
-        self._fill_in(MASKS, table)
+        _fill_in(self.values, MASKS, table)
         self.choose_preset(OWN)
 
     def advise(self, changes: Mapping[str, Any]) -> None:
@@ -300,6 +294,13 @@ class SetupForm:
         """A path as one would type it in the work folder."""
         inside = Path(path).is_relative_to(self.folder)
         return str(Path(path).relative_to(self.folder)) if inside else path
+
+
+def _fill_in(values: dict[str, str], names: Iterable[str], table: Mapping[str, Any]) -> None:
+    """Take settings of ``table`` into their fields; what it leaves out is as it comes."""
+    for name in names:
+        key = FIELDS[name].key
+        values[name] = shown(lookup(table, key, schema_default(key)))
 
 
 def _is_pocket(table: Table) -> bool:

@@ -237,21 +237,13 @@ class EpochGrid(DecodedPictures, can_focus=True):
 
     def _heading(self, plan: Plan, width: int) -> Strip:
         head, mark = self.style_of("grid--head"), self.style_of("grid--here")
-        runs = [(f"{self._own_heading(plan)} ", head)] if plan.trained else []
+        runs = [(f"{_own_heading(self.shown, plan, self.own_step)} ", head)] if plan.trained else []
         column = self._column
         for number, epoch in enumerate(self.shown.drawn[self._left : self._left + plan.across], self._left):
             name = ("base" if epoch == 0 else f"e{epoch}") + ("!" if epoch in self.shown.copies else "")
             name = f"[{name}]" if number == column else name
             runs.append((name.center(plan.columns) + " ", mark if number == column else head))
         return strip_of(runs, width, self.rich_style)
-
-    def _own_heading(self, plan: Plan) -> str:
-        """Which of the dataset's pictures are in sight, as wide as their columns."""
-        room, count, first = plan.trained * (plan.columns + 1) - 1, len(self.shown.own), self.shown.own_at + 1
-        last = min(count, self.shown.own_at + self.own_step)
-        which = f"{first}-{last}/{count}" if last > first else f"{first}/{count}"
-        told = next((text for text in (f"training {which}", which) if len(text) <= room), "training")
-        return set_cell_size(told.center(room), room)
 
     def _label(self, number: int, width: int) -> Strip:
         shown = self.shown
@@ -303,3 +295,12 @@ class EpochGrid(DecodedPictures, can_focus=True):
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
         """The wheel goes to the epoch before."""
         self.post_message(EpochChosen(0, by=-1))
+
+
+def _own_heading(shown: Shown, plan: Plan, step: int) -> str:
+    """Which of the dataset's pictures are in sight, as wide as their columns."""
+    room, count, first = plan.trained * (plan.columns + 1) - 1, len(shown.own), shown.own_at + 1
+    last = min(count, shown.own_at + step)
+    which = f"{first}-{last}/{count}" if last > first else f"{first}/{count}"
+    told = next((text for text in (f"training {which}", which) if len(text) <= room), "training")
+    return set_cell_size(told.center(room), room)
