@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.dataset.mend import Announce, Mended, rename_apart, take_back, to_png, to_utf8
+from engine.dataset.mend import Announce, Mended, gif_to_png, rename_apart, take_back, to_png, to_utf8
 from engine.dataset.mend_journal import MendJournal, MendStep, mend_journal_path
+from engine.dataset.pairs import GIF
 from engine.dataset.problems import Problem
 from engine.errors import DatasetError, DiskError, EngineError
 from engine.text import safe_text
@@ -120,6 +121,8 @@ class Mender:
             self._file(lambda announce: to_utf8(path, encoding, announce))
         elif found.fix == "rename":
             self._file(lambda announce: rename_apart(path, dataset.captions.extensions, announce))
+        elif found.fix == "convert" and path.suffix.lower() == GIF:
+            self._file(lambda announce: gif_to_png(path, self._decoder, dataset.background, announce))
         elif found.fix == "convert":
             info = self._decoder.probe(path)
             size = info.width, info.height
@@ -209,7 +212,7 @@ def question(problems: list[Problem]) -> tuple[str, str, str]:
     names = "\n".join(problem.path for problem in problems[:6]) + (f"\nand {count - 6} more" if count > 6 else "")
     kept = "The originals are kept in a folder beside them, out of training. u takes it back."
     titles = {
-        "convert": ("Make plain PNGs of these?", kept, f"Convert {count}"),
+        "convert": ("Make plain PNGs of these?", f"Of several frames the first is kept. {kept}", f"Convert {count}"),
         "rename": ("Rename these?", "Each gets a name of its own and a copy of the caption. u takes it back.",
                    f"Rename {count}"),
         "crop": ("Crop these?", "The crop is noted beside them; the files stay as they are. u takes it back.",

@@ -31,6 +31,9 @@ from engine.locks import alone_in
 from engine.text import safe_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from engine.dataset.decoder import Decoder
 
 ORIGINALS = "originals"
@@ -120,13 +123,23 @@ def to_png(
         DatasetError: it cannot be decoded, or the new name or that of the kept original is taken.
         DiskError: it could not be written; the picture is as it was.
     """
+    whole = Placement(width, height, width, height, 0, 0)
+    told = f"{safe_text(path.name, 120)} made a plain PNG"
+    return _repainted(path, decoder.pixels(path, whole, background, flip=False), told, announce)
+
+
+def gif_to_png(path: Path, decoder: Decoder, background: str, announce: Announce = _nobody) -> Mended:
+    """As :func:`to_png`, of a GIF, which cannot be trained on as it is."""
+    told = f"{safe_text(path.name, 120)} made a PNG of its first frame"
+    return _repainted(path, decoder.first_frame(path, background), told, announce)
+
+
+def _repainted(path: Path, pixels: NDArray[np.uint8], told: str, announce: Announce) -> Mended:
     from PIL import Image
 
-    whole = Placement(width, height, width, height, 0, 0)
     packed = io.BytesIO()
-    Image.fromarray(decoder.pixels(path, whole, background, flip=False)).save(packed, "PNG")
-    target = path.with_suffix(".png")
-    return _replaced(path, target, packed.getvalue(), f"{safe_text(path.name, 120)} made a plain PNG", announce)
+    Image.fromarray(pixels).save(packed, "PNG")
+    return _replaced(path, path.with_suffix(".png"), packed.getvalue(), told, announce)
 
 
 def _replaced(path: Path, target: Path, data: bytes, what: str, announce: Announce) -> Mended:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from engine.config import FolderConfig
 from engine.dataset.names import name_problems
-from engine.dataset.problems import Problem, problem
+from engine.dataset.problems import Fix, Problem, problem
 from engine.dataset.sidecar import Crop
 from engine.dataset.walk import Tree, natural_key
 from engine.text import safe_text
@@ -26,8 +26,11 @@ from engine.text import safe_text
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 """Extensions taken for pictures; what is inside is the decoder's to say."""
 
+GIF = ".gif"
+"""Opened only to make a PNG of it, on request."""
+
 _OTHER_PICTURES = frozenset((
-    ".gif", ".heic", ".heif", ".svg", ".psd", ".jxl", ".ico", ".tga", ".jp2", ".j2k", ".exr", ".hdr", ".dds", ".qoi",
+    GIF, ".heic", ".heif", ".svg", ".psd", ".jxl", ".ico", ".tga", ".jp2", ".j2k", ".exr", ".hdr", ".dds", ".qoi",
     ".ppm", ".pgm", ".eps", ".ai", ".xcf", ".kra", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2",
     ".fits",
 ))  # fmt: skip
@@ -111,7 +114,8 @@ def _match(
         elif ending.lower() in _OTHER_PICTURES:
             message = f"{ending.lower()} files cannot be trained on"
             hint = "Convert it to PNG, JPEG or WebP."
-            problems.append(problem(os.path.join(directory, name), "unsupported", "warning", message, hint))
+            fix: Fix = "convert" if ending.lower() == GIF else ""
+            problems.append(problem(os.path.join(directory, name), "unsupported", "warning", message, hint, fix))
     result: list[tuple[str, str | None]] = []
     used = set()
     for stem, same in pictures.items():

@@ -46,7 +46,7 @@ class FindingsScreen(FindingsView):
         return self.workplace.mender
 
     @work(group="recall")
-    async def on_mount(self) -> None:  # the base's is called as well
+    async def on_mount(self) -> None:  # type: ignore[override]  # the base's is called as well
         """Ask what an earlier workstation left to take back."""
         await aside(self, None, self.mender.recall)
         self.refresh_bindings()
