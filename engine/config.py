@@ -97,6 +97,9 @@ class CaptionConfig(Part):
     tag_dropout: Fraction = 0.0
     wildcards: bool = False
     """Resolve ``{a|b}`` to one of the choices, and several lines to one of them."""
+    template: Annotated[str, Field(max_length=1000)] = ""
+    """The sentence that captions are begun with where they are typed, with slots in square brackets; empty takes that
+    of the user's settings. Nothing of it is trained on."""
 
 
 class MaskConfig(Part):

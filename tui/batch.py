@@ -89,15 +89,24 @@ class Batches:
         with self._alone:
             return apply(what, wanted, self.journal, told, stop)
 
-    def move(self, back: bool) -> Outcome | None:
+    def move(
+        self, back: bool, told: Callable[[int, int], None], stop: Callable[[], bool] = lambda: False
+    ) -> Outcome | None:
         """Take the newest step back, or do the one again that was taken back last; None where there is none.
+
+        ``told`` hears how many captions are written, and of how many. What was stopped can be gone on with: the step
+        stays the next one.
 
         Raises:
             DiskError: the journal cannot be read or written.
         """
         within = {row.caption_path for row in self._catalog.rows if not is_shipped(row.path)}
         with self._alone:
-            return (undo if back else redo)(self.journal, within)
+            step = self.journal.undoable() if back else self.journal.redoable()
+            total = len(step.changes) if step is not None else 0
+            if total:
+                told(0, total)
+            return (undo if back else redo)(self.journal, within, lambda count: told(count, total), stop)
 
     def take(self, outcome: Outcome, back: bool = False) -> list[Row]:
         """Have the catalog take up what was written; returns the rows. In the screen's thread."""

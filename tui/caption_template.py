@@ -1,7 +1,8 @@
 """The skeleton of a caption: a sentence with slots to be filled in, and the way from one slot to the next.
 
-A slot is a word in square brackets, as in ``[light]``; the user's settings may have another sentence with slots of
-its own. What is in brackets and is no slot of the sentence is text like any other. Pure functions.
+A slot is a word in square brackets, as in ``[light]``. The user's settings may have a sentence with slots of its
+own (``editing.template``), and a run's configuration one for its dataset (``dataset.captions.template``). What is in
+brackets and is no slot of the sentence is text like any other. Pure functions.
 """
 
 from __future__ import annotations

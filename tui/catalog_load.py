@@ -17,7 +17,7 @@ from engine.dataset.captions import final_caption
 from engine.dataset.decoder import Decoder
 from engine.dataset.masks import folder_of
 from engine.dataset.problems import Problem, from_error
-from engine.dataset.scan import all_pairs
+from engine.dataset.scan import each_pair
 from engine.dataset.sidecar import SIDECAR_NAME, PictureNotes, Sidecar, load_sidecar, place_of
 from engine.dataset.tokens import CLIP_LIMIT, Measured, Tokenizer, count_tokens, load_tokenizers, measure, t5_limit
 from engine.errors import DatasetError, EngineError, ModelFileError
@@ -27,6 +27,10 @@ TELL_S = 0.15
 """Least time between two changes of the version while much is read."""
 
 CHUNK = 64
+
+GROWTH = 1.5
+"""Rows are shown as they come, each time so many times as many: whoever shows another list looks all through it."""
+
 SLICE = 300
 """Rows whose files are looked at in one look, for edits that leave the folder's own time as it was."""
 
@@ -68,6 +72,8 @@ class DatasetReader:
         self._sidecars: dict[Path, Sidecar | None] = {}
         self._sidecar_marks: dict[Path, Mark] = {}
         self._next_slice = 0
+        self._listed = False
+        """All pictures are among the rows: until then the rows only grow."""
         self.changes = 0
         """Bumped when pictures came, went or changed."""
 
@@ -78,7 +84,8 @@ class DatasetReader:
             ConfigError: the bucket settings allow no bucket.
             DatasetError: the pictures' decoder does not start.
         """
-        self._walk()
+        if not self._walk():
+            return
         self._read_notes()
         self._tell()
         self._read_captions(self.rows)
@@ -141,24 +148,41 @@ class DatasetReader:
             return None
         return measure(caption, self.text_of(caption, regularization), *self.tokenizers, (CLIP_LIMIT, self.t5_limit))
 
-    def _walk(self) -> None:
+    def _walk(self) -> bool:
+        """List the pictures; False where the catalog wanted to stop before all were."""
         began = time.time_ns() - CLOCK_NS
         problems: list[Problem] = []
         directories = [str(folder.path) for folder in self.dataset.folders]
-        pairs = all_pairs(self.dataset, problems, directories)
         known = {row.path: row for row in self.rows}
         prefixes = prefixes_of([folder.path for folder in self.dataset.folders])
-        rows = [
-            row_of(pair, self.dataset, known.get(pair.path), prefixes.get(self.folder_of(pair.path), ""))
-            for pair in pairs
-        ]
+        rows: list[Row] = []
+        for pair in each_pair(self.dataset, problems, directories, self._seen):
+            rows.append(row_of(pair, self.dataset, known.get(pair.path), prefixes.get(self.folder_of(pair.path), "")))
+            if not len(rows) % CHUNK and not self._listing(rows):
+                return False
         # A folder that changed while it was walked counts as not seen.
         times = {folder: _changed_ns(folder) for folder in directories}
         self._directories = {folder: changed if changed < began else -1 for folder, changed in times.items()}
-        self.problems = problems
+        self.problems, self._listed = problems, True
         if rows != self.rows:
             self.rows = rows
             self.changes += 1
+        return True
+
+    def _seen(self, entries: int) -> None:
+        """Say how far the walk is; rows come when it is through."""
+        self.stage = f"looking for pictures, {entries:,} files"
+        self._tell_soon()
+
+    def _listing(self, rows: list[Row]) -> bool:
+        """Show the first of the rows while the others come; False where the catalog wants to stop."""
+        if self._listed:  # those that are there stay until it is known which are
+            return self._go_on()
+        self.stage = f"listing pictures {len(rows):,}"
+        if len(rows) >= GROWTH * len(self.rows) and self._due:
+            self.rows = rows.copy()
+        self._tell_soon()
+        return self._go_on()
 
     def _read_notes(self) -> None:
         for folder in dict.fromkeys(folder.path for folder in self.dataset.folders):
@@ -231,9 +255,17 @@ class DatasetReader:
             if len(rows) > CHUNK:
                 self.stage = f"{stage} {start:,}/{len(rows):,}"
             yield rows[start : start + CHUNK]
-            if time.monotonic() - self._told > TELL_S:
-                self._told = time.monotonic()
-                self._tell()
+            self._tell_soon()
+
+    @property
+    def _due(self) -> bool:
+        return time.monotonic() - self._told > TELL_S
+
+    def _tell_soon(self) -> None:
+        """Have the screen look, if that is not long enough ago."""
+        if self._due:
+            self._told = time.monotonic()
+            self._tell()
 
     def folder_of(self, picture: Path) -> Path:
         """The dataset's folder that a picture belongs to."""

@@ -1,22 +1,24 @@
 """Mending a dataset from the screen: one step at a time, each of which can be taken back.
 
-Comes in: problems that the user asked to mend. Goes out: what was done, in words. Steps are kept as long as the
-workstation lives; the originals of what was replaced lie beside, see :mod:`engine.dataset.mend`. Called in a thread:
-it decodes and writes.
+Comes in: problems that the user asked to mend. Goes out: what was done, in words. Steps are kept in the work folder,
+so they can be taken back after a restart; the originals of what was replaced lie beside, see
+:mod:`engine.dataset.mend`. Called in a thread: it decodes and writes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-from engine.dataset.mend import Mended, rename_apart, take_back, to_png, to_utf8
+from engine.dataset.mend import Announce, Mended, gif_to_png, rename_apart, take_back, to_png, to_utf8
+from engine.dataset.mend_journal import MendJournal, MendStep, mend_journal_path
+from engine.dataset.pairs import GIF
 from engine.dataset.problems import Problem
-from engine.errors import DatasetError
+from engine.errors import DatasetError, DiskError, EngineError
 from engine.text import safe_text
 from tui.places import is_shipped
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from engine.dataset.decoder import Decoder
     from tui.catalog import Catalog
     from tui.catalog_rows import Row
+    from tui.workplace import Workplace
 
 PATIENCE_S = 20.0
 """How long the catalog is waited for; it reads on behind."""
@@ -33,118 +36,158 @@ SHIPPED = "These pictures are not changed", "they belong to lorakiln", "ctrl+n c
 Crops = Mapping[Path, tuple[int, ...]]
 
 
-@dataclass
-class Step:
-    """What one key did: files that were changed, and notes as they were before."""
-
-    what: str
-    files: list[Mended] = field(default_factory=list)
-    notes: list[tuple[Path, dict[str, object]]] = field(default_factory=list)
-
-
 class Mender:
-    """Mends what a catalog shows, and takes it back."""
+    """Mends what a catalog shows, and takes it back.
 
-    def __init__(self, catalog: Catalog, decoder: Decoder) -> None:
-        self._catalog, self._decoder = catalog, decoder
-        self.steps: list[Step] = []
+    Args:
+        catalog, decoder: of the dataset.
+        journal: what was mended.
 
-    def mend(self, problems: Iterable[Problem], encoding: str = "", crops: Crops | None = None) -> Step:
-        """Mend each problem by its own fix; what was done before one fails stays, and can be taken back.
+    Attributes:
+        undoable: whether there is something to take back, as far as is known; :meth:`recall` asks the disk.
+    """
+
+    def __init__(self, catalog: Catalog, decoder: Decoder, journal: MendJournal) -> None:
+        self._catalog, self._decoder, self._journal = catalog, decoder, journal
+        self.undoable = False
+        self._number = 0
+        """The step that what is changed now belongs to; 0 begins one."""
+
+    def recall(self) -> None:
+        """Look whether there is something to take back. A journal that cannot be read is told when that is tried."""
+        with contextlib.suppress(DiskError):
+            self.undoable = self._journal.undoable() is not None
+
+    def mend(self, problems: Iterable[Problem], encoding: str = "", crops: Crops | None = None) -> str:
+        """Mend each problem by its own fix; returns what was done. What was done before one fails stays, and can be
+        taken back.
 
         Raises:
             EngineError: one could not be mended; nothing was done for those after it.
         """
-        step = Step("")
-        try:
+        with self._step() as told:
             for found in problems:
                 if found.file is not None:
-                    self._mend(found, step, encoding, crops or {})
-        finally:
-            self._keep(step)
-        return step
+                    self._mend(found, encoding, crops or {})
+        return told()
 
-    def exclude(self, path: Path) -> Step:
+    def exclude(self, path: Path) -> str:
         """Leave a picture out of training, or take it back in."""
-        step = Step("")
-        row = self._row(path)
-        self._note(step, path, exclude=None if row is not None and row.excluded else True)
-        self._keep(step)
-        return step
+        with self._step() as told:
+            row = self._row(path)
+            self._note(path, exclude=None if row is not None and row.excluded else True)
+        return told()
 
-    def add(self, mended: Mended, exclude: Path | None = None) -> Step:
-        """Take up files that were made elsewhere as a step, with a picture that is left out for them."""
-        step = Step("", [mended])
-        if exclude is not None:
-            self._note(step, exclude, exclude=True)
-        self._keep(step)
-        return step
+    def add(self, make: Callable[[Announce], Mended], exclude: Path | None = None) -> str:
+        """Files that are made by ``make`` as a step, with a picture that is left out for them."""
+        with self._step() as told:
+            self._file(make)
+            if exclude is not None:
+                self._note(exclude, exclude=True)
+        return told()
 
     def undo(self) -> str:
         """Take the last step back; returns what it was, or "" where there is none.
 
         Raises:
-            EngineError: something was changed since; what could be taken back was.
+            EngineError: something was changed since, or it was done in another dataset; what could be taken back was.
         """
-        if not self.steps:
+        step = self._journal.undoable()
+        if step is None:
+            self.undoable = False
             return ""
-        step = self.steps[-1]
-        while step.files:
-            take_back(step.files[-1])
-            step.files.pop()
-        for path, before in reversed(step.notes):
-            if (row := self._row(path)) is not None:
-                self._catalog.note(row, **before)
-        self.steps.pop()
+        self._refuse_elsewhere(step)
+        try:
+            for files in reversed(range(len(step.files))):
+                take_back(step.files[files])
+                self._journal.left(step.number, files, len(step.notes))
+            rows = {os.path.abspath(row.path): row for row in self._catalog.rows} if step.notes else {}
+            for path, before in reversed(step.notes):
+                if (row := rows.get(str(path))) is not None:
+                    self._catalog.note(row, **before)
+            if step.notes:
+                self._journal.left(step.number, 0, 0)
+        finally:
+            self.recall()
         self._settle()
         return step.what
 
-    def _mend(self, found: Problem, step: Step, encoding: str, crops: Crops) -> None:
+    def _mend(self, found: Problem, encoding: str, crops: Crops) -> None:
         path, dataset = found.file, self._catalog.dataset
         assert path is not None and dataset is not None
         if is_shipped(path):
             raise DatasetError(*SHIPPED)
         if found.fix == "encoding":
-            step.files.append(to_utf8(path, encoding))
+            self._file(lambda announce: to_utf8(path, encoding, announce))
         elif found.fix == "rename":
-            step.files.append(rename_apart(path, dataset.captions.extensions))
+            self._file(lambda announce: rename_apart(path, dataset.captions.extensions, announce))
+        elif found.fix == "convert" and path.suffix.lower() == GIF:
+            self._file(lambda announce: gif_to_png(path, self._decoder, dataset.background, announce))
         elif found.fix == "convert":
             info = self._decoder.probe(path)
-            step.files.append(to_png(path, info.width, info.height, self._decoder, dataset.background))
+            size = info.width, info.height
+            self._file(lambda announce: to_png(path, *size, self._decoder, dataset.background, announce))
         elif found.fix == "crop" and path in crops:
-            self._note(step, path, crop=crops[path])
+            self._note(path, crop=crops[path])
         elif found.fix == "exclude":
-            self._note(step, path, exclude=True)
+            self._note(path, exclude=True)
 
-    def _note(self, step: Step, path: Path, **notes: object) -> None:
+    def _file(self, make: Callable[[Announce], Mended]) -> None:
+        """Have files changed, which the journal hears of first; of what fails nothing stays."""
+        announced: list[Mended] = []
+
+        def announce(mended: Mended) -> None:
+            self._number = self._journal.file(self._number, mended)
+            announced.append(mended)
+
+        try:
+            make(announce)
+        except EngineError:
+            step = self._journal.step(self._number) if announced else None
+            if step is not None:
+                with contextlib.suppress(EngineError):  # then the next undo says what is wrong
+                    take_back(announced[0])
+                    self._journal.left(step.number, len(step.files) - 1, len(step.notes))
+            raise
+
+    def _note(self, path: Path, **notes: object) -> None:
         row = self._row(path)
         if row is None:
             raise DatasetError("The picture is not listed", safe_text(path), "Look at the dataset again.")
-        before = {name: getattr(row.notes, name) for name in notes}
-        if not self._catalog.note(row, **notes):
+        if is_shipped(path):
             raise DatasetError(*SHIPPED)
-        step.notes.append((path, before))
+        before = {name: getattr(row.notes, name) for name in notes}
+        self._number = self._journal.note(self._number, path, before)
+        self._catalog.note(row, **notes)
 
     def _row(self, path: Path) -> Row | None:
         index = self._catalog.index_of(str(path))
         return self._catalog.rows[index] if index is not None else None
 
-    def _keep(self, step: Step) -> None:
-        count = len(step.files) + len(step.notes)
-        if not count:
-            return
-        if len(step.files) == 1:
-            step.what = step.files[0].what
-        elif step.files:
-            step.what = f"{len(step.files)} files mended"
-        else:
-            names = ", ".join(safe_text(path.name, 60) for path, _ in step.notes[:2])
-            words = (
-                "cropped" if "crop" in step.notes[0][1] else "left out" if self._left_out(step) else "taken back in"
-            )
-            step.what = f"{names if count < 3 else f'{count} pictures'} {words}"
-        self.steps.append(step)
-        self._settle()
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[Callable[[], str]]:
+        """What is changed within is one step; yields what tells what was done."""
+        done: list[MendStep] = []
+        self._number = 0
+        try:
+            yield lambda: done[0].what if done else ""
+        finally:
+            with contextlib.suppress(DiskError):
+                if self._number and (step := self._journal.step(self._number)) is not None:
+                    done.append(step)
+                    self.undoable = True
+            if self._number:
+                self._settle()
+
+    def _refuse_elsewhere(self, step: MendStep) -> None:
+        """Only files of the dataset that is open are touched, whatever a journal says."""
+        dataset = self._catalog.dataset
+        folders = [Path(os.path.abspath(folder.path)) for folder in dataset.folders] if dataset is not None else []
+        for path in step.paths:
+            if not any(path.is_relative_to(folder) for folder in folders):
+                raise DatasetError(
+                    "It was done in another dataset", f"{step.what}: {safe_text(path)}", "Open it to take it back."
+                )
 
     def _settle(self) -> None:
         """Wait until the catalog has written notes and read the folders again: whoever looks next sees it."""
@@ -153,19 +196,14 @@ class Mender:
         while self._catalog.state == "scanning" and time.monotonic() < end:
             time.sleep(0.02)
 
-    @staticmethod
-    def _left_out(step: Step) -> bool:
-        return not any(before.get("exclude") for _, before in step.notes)
 
-
-_menders: WeakKeyDictionary[Catalog, Mender] = WeakKeyDictionary()
-
-
-def mender_of(catalog: Catalog, decoder: Decoder) -> Mender:
-    """The mender of a catalog: it keeps its steps while screens come and go."""
-    if catalog not in _menders:
-        _menders[catalog] = Mender(catalog, decoder)
-    return _menders[catalog]
+def mender_of(workplace: Workplace) -> Mender:
+    """The mender of a work folder; taken back in this process alone where nothing can be written there."""
+    try:
+        journal = MendJournal(None if workplace.shared else mend_journal_path(workplace.home))
+    except DiskError:
+        journal = MendJournal()
+    return Mender(workplace.catalog, workplace.decoder, journal)
 
 
 def question(problems: list[Problem]) -> tuple[str, str, str]:
@@ -174,7 +212,7 @@ def question(problems: list[Problem]) -> tuple[str, str, str]:
     names = "\n".join(problem.path for problem in problems[:6]) + (f"\nand {count - 6} more" if count > 6 else "")
     kept = "The originals are kept in a folder beside them, out of training. u takes it back."
     titles = {
-        "convert": ("Make plain PNGs of these?", kept, f"Convert {count}"),
+        "convert": ("Make plain PNGs of these?", f"Of several frames the first is kept. {kept}", f"Convert {count}"),
         "rename": ("Rename these?", "Each gets a name of its own and a copy of the caption. u takes it back.",
                    f"Rename {count}"),
         "crop": ("Crop these?", "The crop is noted beside them; the files stay as they are. u takes it back.",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tui.caption_desk import CaptionDesk
     from tui.captioning import Captioning
     from tui.catalog import Catalog
+    from tui.mending import Mender
     from tui.thumbnails import Thumbnails
 
 HOME = ".kiln"
@@ -39,6 +40,12 @@ def _batches(place: Workplace) -> Batches:
     from tui.batch import batches_of
 
     return batches_of(place)
+
+
+def _mender(place: Workplace) -> Mender:
+    from tui.mending import mender_of
+
+    return mender_of(place)
 
 
 class Workplace:
@@ -133,6 +140,9 @@ class Workplace:
 
     batches = cached_property(_batches)
     """Changes of many captions, and their undo."""
+
+    mender = cached_property(_mender)
+    """Mending what is wrong with the dataset, and taking it back."""
 
     @property
     def view(self) -> RunView:

@@ -204,6 +204,20 @@ class Decoder:
 
         return self._one("thumbnail", path, small, max_side=max_side, background=background)
 
+    def first_frame(self, path: Path, background: str = "white") -> NDArray[np.uint8]:
+        """The first frame of a GIF, which nothing else opens: to make another picture of; uint8 RGB, (h, w, 3).
+
+        Raises:
+            DatasetError: not a GIF, or one that cannot be read.
+        """
+        return self._one("first_frame", path, self._whole, background=background)
+
+    def _whole(self, header: dict[str, Any], payload: bytearray) -> NDArray[np.uint8]:
+        width, height = header["size"]
+        if width * height > self._limits["max_pixels"]:
+            raise ValueError("more pixels than are admitted")
+        return _array(header, payload)
+
     def look(self, path: Path, max_side: int, patch: int, background: str = "white") -> Look:
         """All that a picture's quality is told by, of one decoding; ``patch`` is the side of its middle.
 

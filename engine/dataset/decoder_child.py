@@ -23,12 +23,14 @@ from typing import IO, Any
 
 from PIL import AvifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from engine.dataset.magic import MEND, unknown
+from engine.dataset.magic import MEND, plain_webp, unknown
 from engine.dataset.regular import open_regular
 from engine.errors import DatasetError
 from engine.text import safe_text
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
+OTHER_FORMATS = {"first_frame": ("GIF",)}
+"""What an operation opens in place of these: a GIF only where the user has it converted."""
 _OUTPUT_LIMIT = 1 << 20
 """Bytes a file written here may have: libraries write warnings to stderr, which is a file."""
 
@@ -126,11 +128,12 @@ def _serve(path: str, request: dict[str, Any]) -> Reply:
     try:
         file, head = _open_file(path)
         with file:
-            size = _plain_webp(head, os.fstat(file.fileno()).st_size) if request["op"] == "probe" else None
+            size = plain_webp(head, os.fstat(file.fileno()).st_size) if request["op"] == "probe" else None
             if size is not None:
                 _check_size(path, *size, request["max_pixels"])
                 return {"width": size[0], "height": size[1], "format": "WEBP", "warnings": []}, b""
-            with _opened(path, file, head, request["max_pixels"]) as picture:
+            formats = OTHER_FORMATS.get(request["op"], FORMATS)
+            with _opened(path, file, head, formats, request["max_pixels"]) as picture:
                 return _OPERATIONS[request["op"]](picture, request)
     except DatasetError as err:
         return {"error": [err.title, err.detail, err.hint]}, b""
@@ -158,11 +161,15 @@ def _open_file(path: str) -> tuple[IO[bytes], bytes]:
 
 
 @contextlib.contextmanager
-def _opened(path: str, file: IO[bytes], head: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(
+    path: str, file: IO[bytes], head: bytes, formats: tuple[str, ...], max_pixels: int
+) -> Iterator[Image.Image]:
     """Open the header of an allow-listed picture of sane size and mode; pixels are not read yet."""
     try:
-        picture = Image.open(file, formats=FORMATS)
+        picture = Image.open(file, formats=formats)
     except UnidentifiedImageError as err:
+        if formats != FORMATS:
+            raise DatasetError(f"Not a {' or '.join(formats)}", safe_text(path), MEND) from err
         raise unknown(path, head) from err
     with picture:
         _check_size(path, *picture.size, max_pixels)
@@ -208,23 +215,6 @@ def _info(picture: Image.Image, orientation: int, warnings: list[list[str]]) -> 
         warnings.append(["animated", "it has several frames or pages; only the first is used"])
     told = {"width": width, "height": height, "format": picture.format, "warnings": warnings}
     return told | {"turned": orientation, "mode": picture.mode}
-
-
-def _plain_webp(head: bytes, size: int) -> tuple[int, int] | None:
-    """Width and height of a still WebP without metadata, from its first bytes; None for everything else.
-
-    Pillow reads the whole file and makes a canvas before it tells a WebP's size, a millisecond each.
-    """
-    whole = len(head) >= 30 and int.from_bytes(head[4:8], "little") + 8 in (size, size - 1)
-    if not whole or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
-        return None
-    kind, data = head[12:16], head[20:]
-    if kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a" and not data[0] & 1:
-        return int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
-    if kind == b"VP8L" and data[0] == 0x2F:
-        bits = int.from_bytes(data[1:5], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    return None
 
 
 def _probe(picture: Image.Image, request: dict[str, Any]) -> Reply:
@@ -363,6 +353,11 @@ def _thumbnail(picture: Image.Image, request: dict[str, Any]) -> Reply:
     return {"size": rgb.size}, rgb.tobytes()
 
 
+def _first_frame(picture: Image.Image, request: dict[str, Any]) -> Reply:
+    rgb = _upright(picture, request["background"])
+    return {"size": rgb.size}, rgb.tobytes()
+
+
 def _upright(picture: Image.Image, background: str) -> Image.Image:
     """The whole picture as RGB on its background, turned as EXIF asks."""
     orientation = _orientation(picture, [])
@@ -394,4 +389,5 @@ def _white_is_zero(picture: Image.Image) -> bool:
 
 _OPERATIONS = {
     "probe": _probe, "verify": _verify, "look": _look, "pixels": _pixels, "mask": _mask, "thumbnail": _thumbnail,
+    "first_frame": _first_frame,
 }  # fmt: skip

@@ -1,29 +1,20 @@
 """What was done to captions, so that it can be taken back and done again, also after a restart.
 
 Comes in: steps, each with the text of every caption before and after it. Goes out: the step to undo or redo next.
-Nothing here touches a caption: :mod:`engine.dataset.applying` does. The file is one line of sealed JSON for each
-thing that happened and only ever grows; a step's line stands on the disk before the first of its captions is written,
-so whatever a kill leaves can be undone. Lines that are damaged are passed over, a torn end is cut off: a step that is
-missing then makes nothing worse, since undoing refuses every caption that does not hold what the step left.
+Nothing here touches a caption: :mod:`engine.dataset.applying` does. A step's line stands on the disk before the first
+of its captions is written, so whatever a kill leaves can be undone. A step that is missing, its line being damaged,
+makes nothing worse: undoing refuses every caption that does not hold what the step left.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from engine.files import atomic_write, disk_error, flush, open_to_read, opened_here
-from engine.sealed import sealed, unsealed
-
-MOST_BYTES = 64 * 2**20
-"""A larger file is cut to the newest steps, about half of it, when it is opened."""
+from engine.dataset.step_file import StepFile, sealed_line
 
 
 @dataclass(frozen=True)
@@ -52,32 +43,13 @@ class Step:
     """Its place in the journal, given by :meth:`Journal.record`."""
 
 
-class Journal:
-    """The steps of one work folder, in a file that is read at the first question. Any thread, any process.
+class Journal(StepFile):
+    """The steps of one work folder. Any thread, any process."""
 
-    Whoever adds a line holds the file (flock) and has read what others added before.
-
-    Args:
-        path: the file; None keeps everything in memory.
-
-    Attributes:
-        damaged: lines that could not be read.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
-        self.damaged = 0
-        self._lock = threading.Lock()
-        self._forget()
-
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._done: list[Step] = []
         self._undone: list[Step] = []
         self._next = 1
-        self._whole = 0
-        """Bytes of the whole lines that were read; what stands behind them is torn, or somebody else's news."""
-        self._file: tuple[int, int] | None = None
-        """Which file they were read from."""
 
     def record(self, step: Step) -> Step:
         """A step is about to be done; it can be undone from now on, and nothing can be redone any more.
@@ -175,112 +147,22 @@ class Journal:
         else:
             there.append(here.pop(at))
 
-    @contextlib.contextmanager
-    def _appending(self) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Hold the file, having read it to its end; yields what writes a line behind the last whole one."""
-        if self.path is None:
-            yield lambda record: None
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists()
-            with self._opened(self.path) as file:
+    def _take_record(self, record: Any) -> bool:
+        found = _parsed(record)
+        if found is not None:
+            self._take(*found)
+        return found is not None
 
-                def append(record: dict[str, Any]) -> None:
-                    if file.tell() > self._whole:
-                        file.truncate(self._whole)
-                    self._whole += file.write(_sealed_line(record))
+    def _newest(self) -> Iterator[bytes]:
+        return (sealed_line(_line_of(step)) for step in [*self._undone, *reversed(self._done)])
 
-                yield append
-                file.flush()
-                os.fsync(file.fileno())
-            if new:  # its name must stand, too
-                flush(self.path.parent)
-        except OSError as err:
-            self._forget()  # what stands there is read again
-            raise disk_error(err, self.path) from err
-
-    def _opened(self, path: Path) -> IO[bytes]:
-        """The file, held and read."""
-        while True:
-            file = open(path, "ab", opener=opened_here)  # noqa: SIM115 - the caller's to close
-            try:
-                with contextlib.suppress(OSError):  # some network disks know no locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                self._read()
-                if self._file == _identity(file):
-                    return file
-            except BaseException:
-                file.close()
-                raise
-            file.close()  # it was cut to its newest steps meanwhile: what is held is the former one
-
-    def _read(self, shorten: bool = True) -> None:
-        """Read what is new in the file; all of it where it is another one. Too long a file is shortened then."""
-        if self.path is None:
-            return
-        try:
-            with open_to_read(self.path) as file:
-                this, size = _identity(file), os.fstat(file.fileno()).st_size
-                if this != self._file or size < self._whole:
-                    self._forget()
-                    self.damaged = 0
-                begun = self._file is not None
-                if size > self._whole:
-                    file.seek(self._whole)
-                    self._take_lines(file.read())
-                self._file = this
-        except FileNotFoundError:
-            self._forget()
-            return
-        except OSError as err:
-            raise disk_error(err, self.path) from err
-        if shorten and not begun and self._whole > MOST_BYTES:
-            self._shorten()
-
-    def _take_lines(self, data: bytes) -> None:
-        """Take up lines, as far as they are whole: what is torn is written over."""
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                return
-            self._whole += len(line)
-            found = _parsed(line)
-            if found is None:
-                self.damaged += 1
-            else:
-                self._take(*found)
-
-    def _shorten(self) -> None:
-        """Write the file anew with its newest steps."""
-        assert self.path is not None
-        kept: list[bytes] = []
-        size = 0
-        for step in [*self._undone, *reversed(self._done)]:
-            line = _sealed_line(_line_of(step))
-            size += len(line)
-            if kept and size > MOST_BYTES // 2:
-                break
-            kept.insert(0, line)
-        numbers = {step.number for step in [*self._done, *reversed(self._undone)][-len(kept) :]}
-        kept += [
-            _sealed_line({"did": "undo", "number": each.number}) for each in self._undone if each.number in numbers
-        ]
-        atomic_write(self.path, b"".join(kept))
-        self._forget()
-        self._read(shorten=False)  # a single step may be as long as it is
-
-
-def _identity(file: IO[bytes]) -> tuple[int, int]:
-    found = os.fstat(file.fileno())
-    return found.st_dev, found.st_ino
+    def _tail(self, steps: int) -> bytes:
+        undone = self._undone[:steps]
+        return b"".join(sealed_line({"did": "undo", "number": each.number}) for each in undone)
 
 
 def _line_of(step: Step) -> dict[str, Any]:
     return {"did": "do", "number": step.number, "what": step.what, "changes": _packed(step.changes)}
-
-
-def _sealed_line(record: dict[str, Any]) -> bytes:
-    return sealed(json.dumps(record, ensure_ascii=True)).encode() + b"\n"
 
 
 def _packed(changes: Iterable[Change]) -> list[list[str | None]]:
@@ -290,12 +172,8 @@ def _packed(changes: Iterable[Change]) -> list[list[str | None]]:
     ]
 
 
-def _parsed(line: bytes) -> tuple[str, Step, list[str]] | None:
+def _parsed(record: Any) -> tuple[str, Step, list[str]] | None:
     """What a line says was done; None for anything that is no such line."""
-    try:
-        record = unsealed(line)
-    except ValueError:
-        return None
     if not isinstance(record, dict):
         return None
     did, number, what = record.get("did"), record.get("number"), record.get("what", "")

@@ -1,4 +1,4 @@
-"""What a file of a picture's name is that Pillow knows no picture in, told by its first bytes.
+"""What a file's first bytes tell: what it is where Pillow knows no picture in it, and the size of a plain WebP.
 
 A part of :mod:`engine.dataset.decoder_child`: it imports as little.
 """
@@ -44,3 +44,20 @@ def unknown(path: str, head: bytes) -> DatasetError:
     detail = f"{shown} is {found}" if found else f"{shown} starts with {head[:8].hex(' ')}"
     known = "JPEG, PNG, WebP, BMP, TIFF" + (" or AVIF" if "AVIF" in Image.OPEN else "")
     return DatasetError("Not a picture that can be read", detail, f"Convert it to {known}, or remove it.")
+
+
+def plain_webp(head: bytes, size: int) -> tuple[int, int] | None:
+    """Width and height of a still WebP without metadata, from its first bytes; None for everything else.
+
+    Pillow reads the whole file and makes a canvas before it tells a WebP's size, a millisecond each.
+    """
+    whole = len(head) >= 30 and int.from_bytes(head[4:8], "little") + 8 in (size, size - 1)
+    if not whole or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return None
+    kind, data = head[12:16], head[20:]
+    if kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a" and not data[0] & 1:
+        return int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
+    if kind == b"VP8L" and data[0] == 0x2F:
+        bits = int.from_bytes(data[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return None

@@ -1,7 +1,8 @@
 """Pictures and their captions, matched by name inside one folder at a time.
 
 Comes in: a walked tree. Goes out: one :class:`Pair` per picture that may be trained on, and problems: two pictures
-that would share a caption, captions without a picture, files of kinds that cannot be trained on.
+that would share a caption, captions without a picture, files of kinds that cannot be trained on. All is matched and
+put in order before the first pair is made, so whoever shows pairs as they come shows them where they stay.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.config import FolderConfig
 from engine.dataset.names import name_problems
-from engine.dataset.problems import Problem, problem
+from engine.dataset.problems import Fix, Problem, problem
 from engine.dataset.sidecar import Crop
-from engine.dataset.walk import Tree
+from engine.dataset.walk import Tree, natural_key
 from engine.text import safe_text
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 """Extensions taken for pictures; what is inside is the decoder's to say."""
 
+GIF = ".gif"
+"""Opened only to make a PNG of it, on request."""
+
 _OTHER_PICTURES = frozenset((
-    ".gif", ".heic", ".heif", ".svg", ".psd", ".jxl", ".ico", ".tga", ".jp2", ".j2k", ".exr", ".hdr", ".dds", ".qoi",
+    GIF, ".heic", ".heif", ".svg", ".psd", ".jxl", ".ico", ".tga", ".jp2", ".j2k", ".exr", ".hdr", ".dds", ".qoi",
     ".ppm", ".pgm", ".eps", ".ai", ".xcf", ".kra", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2",
     ".fits",
 ))  # fmt: skip
@@ -50,10 +56,34 @@ class Pair:
     """The file with its mask; with alpha masks the picture itself."""
 
 
-def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], problems: list[Problem]) -> list[Pair]:
-    """Match every directory of ``tree``; what is wrong is appended to ``problems``."""
+class _Found(NamedTuple):
+    """A picture before its pair is made, which costs most of the time."""
+
+    path: str
+    caption: str | None
+    below: str
+    """Its directory, as seen from the folder."""
+    repeats: int
+
+
+def pairs_of(
+    tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], problems: list[Problem]
+) -> Iterator[Pair]:
+    """Match every directory of ``tree``: pairs in natural order, made one by one.
+
+    What is wrong is appended to ``problems`` before the first of them comes.
+    """
+    found = _found_in(tree, folder, extensions, problems)
+    found.sort(key=lambda each: natural_key(each.path))
+    for path, caption, below, repeats in found:
+        shown = safe_text(os.path.normpath(os.path.join(below, os.path.basename(path))), limit=240)
+        own = Path(caption) if caption else None
+        yield Pair(Path(path), own, shown, repeats, folder.regularization, folder.path)
+
+
+def _found_in(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], problems: list[Problem]) -> list[_Found]:
     endings = tuple(dict.fromkeys("." + ending.lower().lstrip(".") for ending in extensions))
-    found: list[Pair] = []
+    found: list[_Found] = []
     for directory, names in tree.directories.items():
         matched = _match(directory, names, endings, problems)
         problems += name_problems(directory, (name for name, _ in matched))
@@ -61,11 +91,8 @@ def pairs_of(tree: Tree, folder: FolderConfig, extensions: tuple[str, ...], prob
             continue
         below = os.path.relpath(directory, folder.path)
         repeats = _repeats(directory, below, folder, problems)
-        for name, caption in matched if repeats else []:
-            path = os.path.join(directory, name)
-            shown = safe_text(os.path.normpath(os.path.join(below, name)), limit=240)
-            own = Path(caption) if caption else None
-            found.append(Pair(Path(path), own, shown, repeats, folder.regularization, folder.path))
+        if repeats:
+            found += [_Found(os.path.join(directory, name), caption, below, repeats) for name, caption in matched]
     _warn_of_many_repeats(found, folder, problems)
     return found
 
@@ -87,7 +114,8 @@ def _match(
         elif ending.lower() in _OTHER_PICTURES:
             message = f"{ending.lower()} files cannot be trained on"
             hint = "Convert it to PNG, JPEG or WebP."
-            problems.append(problem(os.path.join(directory, name), "unsupported", "warning", message, hint))
+            fix: Fix = "convert" if ending.lower() == GIF else ""
+            problems.append(problem(os.path.join(directory, name), "unsupported", "warning", message, hint, fix))
     result: list[tuple[str, str | None]] = []
     used = set()
     for stem, same in pictures.items():
@@ -154,7 +182,7 @@ def _repeats(directory: str, below: str, folder: FolderConfig, problems: list[Pr
     return 1
 
 
-def _warn_of_many_repeats(pairs: list[Pair], folder: FolderConfig, problems: list[Problem]) -> None:
+def _warn_of_many_repeats(pairs: list[_Found], folder: FolderConfig, problems: list[Problem]) -> None:
     if folder.repeats:
         return
     counts = Counter((os.path.dirname(pair.path), pair.repeats) for pair in pairs if pair.repeats > _MANY_REPEATS)

@@ -8,8 +8,9 @@ are read here, so thousands of pictures take about a second; what shows only whe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,12 +25,12 @@ from engine.dataset.pairs import Pair, pairs_of
 from engine.dataset.problems import Fix, Problem, from_error, problem
 from engine.dataset.regular import file_digest
 from engine.dataset.sidecar import SIDECAR_NAME, Crop
-from engine.dataset.walk import natural_key, walk
+from engine.dataset.walk import walk
 from engine.errors import DatasetError
 from engine.text import safe_text
 
 __all__ = [
-    "Problem", "Sample", "Scan", "all_pairs", "caption_of", "collect", "crop_problem", "file_digest",
+    "Problem", "Sample", "Scan", "all_pairs", "caption_of", "collect", "crop_problem", "each_pair", "file_digest",
     "picture_warnings", "scan_dataset", "trained_pairs",
 ]  # fmt: skip
 
@@ -173,32 +174,54 @@ def collect(
     return Scan(tuple(samples), tuple(problems), len(found) - len(pairs))
 
 
-def all_pairs(config: DatasetConfig, problems: list[Problem], directories: list[str] | None = None) -> list[Pair]:
+def all_pairs(config: DatasetConfig, problems: list[Problem]) -> list[Pair]:
     """The pairs of all folders, excluded ones too; a picture in two folders counts in the first.
 
-    Directories seen are appended. What is trained on of them, :func:`trained_pairs` says.
+    What is trained on of them, :func:`trained_pairs` says.
+    """
+    return list(each_pair(config, problems, [], lambda entries: None))
+
+
+def each_pair(
+    config: DatasetConfig, problems: list[Problem], directories: list[str], told: Callable[[int], None]
+) -> Iterator[Pair]:
+    """The pairs of :func:`all_pairs` one by one, in their order.
+
+    Directories seen are appended; ``told`` hears how many entries were seen before the first pair of a folder comes.
     """
     seen: set[str] = set()
-    result: list[Pair] = []
+    several = len(config.folders) > 1
+    before = 0
     for folder in config.folders:
-        tree = walk(folder.path, folder.recursive, masks_folder(folder.path, config.masks))
+        tree = walk(
+            folder.path, folder.recursive, masks_folder(folder.path, config.masks), partial(_told, told, before)
+        )
+        before += tree.files
         problems += tree.problems
-        if directories is not None:
-            directories += tree.directories
-        pairs = pairs_of(tree, folder, config.captions.extensions, problems)
-        pairs.sort(key=lambda pair: natural_key(str(pair.path)))
-        places = {pair.path: os.path.realpath(pair.path) for pair in pairs} if len(config.folders) > 1 else {}
-        fresh = [pair for pair in pairs if places.get(pair.path) not in seen]
-        if len(fresh) < len(pairs):
-            message = f"{_count(len(pairs) - len(fresh), 'picture')} of it belong to an earlier folder too"
+        directories += tree.directories
+        places: set[str] = set()
+        count = twice = 0
+        for pair in pairs_of(tree, folder, config.captions.extensions, problems):
+            count += 1
+            place = os.path.realpath(pair.path) if several else ""
+            if place in seen:
+                twice += 1
+                continue
+            if several:
+                places.add(place)
+            yield pair
+        if twice:
+            message = f"{_count(twice, 'picture')} of it belong to an earlier folder too"
             hint = "List each folder once; the first entry counts."
             problems.append(problem(folder.path, "listed-twice", "warning", message, hint))
-        elif not pairs and not tree.problems:
+        elif not count and not tree.problems:
             message = f"No pictures among {_count(tree.files, 'file')}"
             problems.append(problem(folder.path, "empty-folder", "warning", message, "Check dataset.folders.path."))
-        seen.update(places.values())
-        result += fresh
-    return result
+        seen |= places
+
+
+def _told(told: Callable[[int], None], before: int, entries: int) -> None:
+    told(before + entries)
 
 
 def trained_pairs(config: DatasetConfig) -> list[Pair]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,9 @@ from engine.dataset.problems import Problem, problem
 
 MAX_DEPTH = 16
 MAX_ENTRIES = 1_000_000
+
+TELL_EVERY = 5_000
+"""Files of one folder between two words of how many there are."""
 
 ORIGINALS_NOTE = "lorakiln-originals.txt"
 """A folder with a file of this name holds what was replaced: it is no part of the dataset."""
@@ -55,10 +59,17 @@ def _part_key(part: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def walk(root: Path, recursive: bool = True, leave_out: Path | None = None) -> Tree:
+def _nobody(files: int) -> None:
+    pass
+
+
+def walk(
+    root: Path, recursive: bool = True, leave_out: Path | None = None, told: Callable[[int], None] = _nobody
+) -> Tree:
     """List the regular files below ``root``, not those below ``leave_out``.
 
-    A folder that cannot be read is a problem, not an exception.
+    ``told`` hears how many entries were seen while that goes on. A folder that cannot be read is a problem, not an
+    exception.
     """
     tree = Tree()
     real_root = os.path.realpath(root)
@@ -77,11 +88,12 @@ def walk(root: Path, recursive: bool = True, leave_out: Path | None = None) -> T
         directory, depth = pending.pop()
         if not _first_visit(directory, visited):
             continue
-        names, folders = _list(directory, real_root, tree.problems)
+        names, folders = _list(directory, real_root, tree.problems, told, entries)
         if ORIGINALS_NOTE in names and depth:
             continue
         tree.directories[directory] = sorted(names)
         entries += len(names) + len(folders)
+        told(entries)
         if entries > MAX_ENTRIES:
             hint = "Is this the right folder? Split it, or name its parts."
             tree.problems.append(problem(root, "too-many-files", "error", f"More than {MAX_ENTRIES:,} entries", hint))
@@ -107,8 +119,10 @@ def _first_visit(directory: str, visited: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _list(directory: str, real_root: str, problems: list[Problem]) -> tuple[list[str], list[str]]:
-    """Names of the regular files and of the folders in one directory."""
+def _list(
+    directory: str, real_root: str, problems: list[Problem], told: Callable[[int], None], before: int
+) -> tuple[list[str], list[str]]:
+    """Names of the regular files and of the folders in one directory; ``before`` entries were seen elsewhere."""
     files: list[str] = []
     folders: list[str] = []
     try:
@@ -122,6 +136,8 @@ def _list(directory: str, real_root: str, problems: list[Problem]) -> tuple[list
                     folders.append(entry.name)
                 elif entry.is_file():
                     files.append(entry.name)
+                    if not len(files) % TELL_EVERY:
+                        told(before + len(files))
                 elif not entry.is_symlink():
                     message = "Not a regular file, so it is not opened"
                     problems.append(problem(entry.path, "not-regular", "warning", message, "Remove it."))

@@ -39,7 +39,7 @@ _MEANING = tuple(
         (r"optimizer\.name|lora\.rank", REFUSED),
         (r"lora\.resume_from|sampling\..*|saving\..*|training\.state_every_steps", SAVED),
         (r"version|name|runs_dir|cache_dir|faults\..*|stop\..*|tracking\..*", SAVED),
-        (r"dataset\.(folders\[\d+\]\.path|masks\.folder)", SAVED),
+        (r"dataset\.(folders\[\d+\]\.path|masks\.folder|captions\.template)", SAVED),
         (r"validation\.(folder|every_epochs|every_steps|budget|sigmas|prompts)", SAVED),
         # Files count by what is in them, which is compared on its own.
         (r"model\.(transformer|autoencoder|clip_l|t5|clip_tokenizer|t5_tokenizer|download_tokenizers)", SAVED),

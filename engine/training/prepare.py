@@ -342,7 +342,7 @@ def trained_settings(config: RunConfig) -> dict[str, Any]:
             "validation": {"held_out"},
         },
         exclude={
-            "dataset": {"folders": {"__all__": {"path"}}, "masks": masks},
+            "dataset": {"folders": {"__all__": {"path"}}, "masks": masks, "captions": {"template"}},
             "lora": {"resume_from"},
             "training": {"state_every_steps", "device", "threads", "gradient_checkpointing"},
         },

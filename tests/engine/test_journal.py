@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dataset import journal as module
+from engine.dataset import step_file as module
 from engine.dataset.journal import Change, Journal, Step
 from engine.errors import DiskError
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from pictures import encoded, gradient, picture_file
+from PIL import Image
 
 from engine.config import DatasetConfig, FolderConfig
 from engine.dataset.decoder import Decoder
-from engine.dataset.mend import keep_beside, readings, rename_apart, take_back, to_png, to_utf8
+from engine.dataset.mend import gif_to_png, keep_beside, readings, rename_apart, take_back, to_png, to_utf8
 from engine.dataset.scan import collect
 from engine.errors import DatasetError
 
@@ -73,6 +74,38 @@ def test_a_picture_becomes_a_plain_png(tmp_path: Path) -> None:
             take_back(own)
         with pytest.raises(DatasetError, match="would be overwritten"):
             to_png(tmp_path / "b.png", 64, 48, decoder, "black")
+
+
+def test_a_gif_becomes_a_png_of_its_first_frame(tmp_path: Path) -> None:
+    """Nothing else opens one; the caption is found then, and a file that is no GIF stays as it is."""
+    first = gradient().convert("RGB").quantize(256)
+    more = {"save_all": True, "append_images": [first.rotate(90)], "transparency": 0}
+    (tmp_path / "a.gif").write_bytes(encoded(first, "GIF", **more))
+    (tmp_path / "a.txt").write_text("x")
+    picture_file(tmp_path, "b.png").rename(tmp_path / "b.gif")
+    before = everything(tmp_path)
+    config = DatasetConfig(folders=(FolderConfig(path=tmp_path),))
+    with Decoder() as decoder:
+        fixes = {found.path: found.fix for found in collect(config, decoder).problems if found.code == "unsupported"}
+        assert fixes == {str(tmp_path / "a.gif"): "convert", str(tmp_path / "b.gif"): "convert"}
+        for refusing in (decoder.probe, decoder.verify, lambda path: decoder.thumbnail(path, 64)):
+            with pytest.raises(DatasetError, match="is a GIF"):
+                refusing(tmp_path / "a.gif")
+        mended = gif_to_png(tmp_path / "a.gif", decoder, "white")
+        assert sorted(everything(tmp_path)) == ["a.png", "a.txt", "b.gif", "b.txt", "originals/a.gif"]
+        assert trained(tmp_path) == ["a.png"] and "first frame" in mended.what
+        with Image.open(tmp_path / "a.png") as made, Image.open(tmp_path / "originals" / "a.gif") as was:
+            expected = Image.new("RGB", was.size, "white")
+            expected.paste(was.convert("RGBA"), mask=was.convert("RGBA").getchannel("A"))
+            assert made.mode == "RGB" and made.tobytes() == expected.tobytes()
+        take_back(mended)
+        assert everything(tmp_path) == before
+        with pytest.raises(DatasetError, match="Not a GIF"):
+            gif_to_png(tmp_path / "b.gif", decoder, "white")
+        decoder.admit(0.001)
+        with pytest.raises(DatasetError, match="too large"):
+            gif_to_png(tmp_path / "a.gif", decoder, "white")
+    assert everything(tmp_path) == before
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

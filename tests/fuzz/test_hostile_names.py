@@ -195,9 +195,10 @@ def test_pairing_loses_nothing(files: list[tuple[str, str]]) -> None:
     """Whatever a folder holds: a picture is paired or told, a caption is used once or told, and twice the same."""
     names = sorted({stem + ending for stem, ending in files})
     found: list[Problem] = []
-    pairs = pairs_of(Tree({"/data": names}), FolderConfig(path=Path("/data")), (".txt", ".caption"), found)
+    tree, folder = Tree({"/data": names}), FolderConfig(path=Path("/data"))
+    pairs = list(pairs_of(tree, folder, (".txt", ".caption"), found))
     again: list[Problem] = []
-    assert pairs == pairs_of(Tree({"/data": names}), FolderConfig(path=Path("/data")), (".txt", ".caption"), again)
+    assert pairs == list(pairs_of(tree, folder, (".txt", ".caption"), again))
     assert found == again
     pictures = {name for name in names if os.path.splitext(name)[1].lower() in PICTURES}
     paired = [pair.path.name for pair in pairs]

@@ -254,6 +254,26 @@ def test_mutations_of_the_corpus_cost_nothing_but_themselves(tmp_path: Path, cou
     figure("pictures", "mutated pictures, decoded twice, that cost the child", f"{died} of {count:,}")
 
 
+@pytest.mark.parametrize("count", [60, pytest.param(4000, marks=pytest.mark.crash)])
+def test_mutations_of_a_gif_cost_nothing_but_themselves(tmp_path: Path, count: int) -> None:
+    """The one operation that opens one: a first frame or a reason, and the child lives."""
+    draw = random.Random(count)
+    gif, other = PICTURES["anim.gif"].data(), PICTURES["anim.webp"].data()
+    path, taken, died = tmp_path / "a.gif", 0, 0
+    with Decoder() as decoder:
+        for _ in range(count):
+            path.write_bytes(mutated(gif, draw.choice((gif, other)), draw))
+            try:
+                taken += decoder.first_frame(path).ndim == 3
+            except DatasetError as err:
+                died += "died" in err.title
+                assert err.hint and not CONTROLS.search(f"{err.title}{err.detail}"), path.read_bytes()[:200]
+        path.write_bytes(gif)
+        assert decoder.first_frame(path).size
+    assert taken and not died
+    figure("pictures", "mutated GIFs, asked for a frame, that cost the child", f"{died} of {count:,}")
+
+
 def mutated(data: bytes, other: bytes, draw: random.Random) -> bytes:
     """``data`` after one to four accidents; most of them early, where the headers are."""
     found = bytearray(data[:200_000] or b"\0")

@@ -114,6 +114,22 @@ async def test_the_template_is_filled_in_slot_by_slot(folder: Path) -> None:
         assert app.pane.editor.text.startswith("ohwx, close-up of a cat, wearing [clothes]")
 
 
+async def test_a_configuration_has_a_template_of_its_own(folder: Path) -> None:
+    app = PaneApp(folder)
+    dataset = app.catalog.dataset
+    assert dataset is not None
+    async with opened(app, 2) as pilot:
+        captions = dataset.captions.model_copy(update={"template": "a photo of [item], [place]"})
+        app.catalog.dataset = dataset.model_copy(update={"captions": captions})
+        app.catalog.version += 1  # another configuration was opened
+        await until(pilot, lambda: "[place]" in app.pane.editor.slots)
+        await pilot.press("f5")
+        assert app.pane.editor.text == "ohwx, a photo of [item], [place]"
+        assert app.pane.editor.selected_text == "[item]"
+        await pilot.press(*"a cup", "tab", *"outside")
+        assert app.pane.editor.text == "ohwx, a photo of a cup, outside"
+
+
 async def test_misspelt_words_are_found_and_kept_as_right(folder: Path) -> None:
     words = folder / "words"
     words.write_text("a\nred\ncat\ndog\n")

@@ -365,7 +365,7 @@ def test_a_fault_in_the_thread_is_told_and_does_not_last(
     faults: list[object] = []
     monkeypatch.setattr(threading, "excepthook", faults.append)
     with monkeypatch.context() as broken:
-        broken.setattr(catalog_load, "all_pairs", lambda *_: 1 / 0)
+        broken.setattr(catalog_load, "each_pair", lambda *_: 1 / 0)
         opened(catalog, tmp_path)
         wait_for(lambda: bool(faults))
     assert catalog.state == "failed" and catalog.error is not None and "again" in catalog.error.hint

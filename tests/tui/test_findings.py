@@ -18,7 +18,7 @@ from engine.dataset.balance import balance, uneven
 from engine.dataset.sidecar import load_sidecar
 from tui.app import KilnApp
 from tui.screens.balance import BalanceDialog, balance_lines
-from tui.screens.dialogs import ChoiceDialog
+from tui.screens.dialogs import ChoiceDialog, ErrorDialog
 from tui.screens.findings import FindingsScreen
 from tui.screens.pick import PickDialog
 from tui.settings import Settings
@@ -128,6 +128,43 @@ async def test_findings_are_mended_and_taken_back_by_keys(
         await at.until(lambda: app.screen is app.workbench)
         chosen = app.workbench.query_one("#dataset").chosen  # type: ignore[attr-defined]
         assert chosen is not None and chosen.path.name == "again.png", "the picture of the caption"
+    place.close()
+
+
+async def test_mendings_are_taken_back_after_a_restart_in_their_dataset_only(folder: Path, tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    before = (folder / "again.txt").read_bytes()
+    async with (app := KilnApp(place, Traits())).run_test(size=(160, 45)) as pilot:
+        at = await opened(pilot, app, folder)
+        await at.go("again.txt")
+        await pilot.press("f")
+        await at.until(lambda: isinstance(app.screen, PickDialog))
+        await pilot.press("enter")
+        await at.until(lambda: "copy" in at.codes() and not at.screen.busy)
+        await at.go("byte by byte")
+        await pilot.press("x")
+        await at.until(lambda: load_sidecar(folder).of("again.png").exclude is True and not at.screen.busy)
+    place.close()
+    other = tmp_path / "other"
+    other.mkdir()
+    noise(other / "0.png", 0)
+    place = Workplace(tmp_path)
+    async with (app := KilnApp(place, Traits())).run_test(size=(160, 45)) as pilot:
+        at = await opened(pilot, app, other)
+        await pilot.press("u")
+        await at.until(lambda: isinstance(app.screen, ErrorDialog))
+        assert "another dataset" in text_of(app) and "again.png left out" in text_of(app)
+    place.close()
+    place = Workplace(tmp_path)
+    async with (app := KilnApp(place, Traits())).run_test(size=(160, 45)) as pilot:
+        at = await opened(pilot, app, folder)
+        await pilot.press("ctrl+z")
+        await at.until(lambda: load_sidecar(folder).of("again.png").exclude is None and not at.screen.busy)
+        assert (folder / "again.txt").read_bytes() != before
+        await pilot.press("u")
+        await at.until(lambda: (folder / "again.txt").read_bytes() == before and not at.screen.busy)
+        await at.until(lambda: "caption" in at.codes())
+        assert not at.screen.mender.undoable
     place.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from textual.widgets import Input
 from watching import text_of, until
 
 from engine.config_file import save_config
+from engine.dataset import applying
+from engine.dataset.applying import Wanted
 from tui.app import KilnApp
 from tui.screens.dialogs import ErrorDialog
 from tui.screens.replace import ReplaceScreen
@@ -95,6 +98,41 @@ async def test_captions_are_replaced_but_for_one_and_taken_back_after_a_restart(
         await until(pilot, lambda: "undoes in a text" in text_of(app))
         await pilot.press("ctrl+y")
         await until(pilot, lambda: captions(tmp_path)[0] == after[0])
+
+
+async def test_taking_back_tells_how_far_it_is_and_esc_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(tmp_path)
+    before = captions(tmp_path)
+    held = threading.Semaphore(2)
+    write = applying._write_group
+
+    def one_by_one(*args: Any) -> None:
+        held.acquire()
+        write(*args)
+
+    async with showing(place, (80, 24)) as (pilot, app):
+        wanted = [Wanted(row.caption_path, row.caption, "a dog") for row in place.catalog.rows]
+        await asyncio.to_thread(applying.apply, "Replace", wanted, place.batches.journal)
+        monkeypatch.setattr(applying, "GROUP", 1)
+        monkeypatch.setattr(applying, "_write_group", one_by_one)
+        await pilot.press("1")
+        await until(pilot, lambda: app.focused is dataset(app).table)
+        await pilot.press("slash", *"img", "enter", "ctrl+z")  # esc stops even where the filter would take it
+        await until(pilot, lambda: "2 of 5 captions taken back; esc stops" in text_of(app))
+        await pilot.press("escape")
+        held.release(3)
+        await until(pilot, lambda: "Undone: Replace in 3 captions, stopped before the rest" in text_of(app))
+        assert captions(tmp_path)[2:] == [*before[2:3], "a dog\n", "a dog\n"] and place.session.filter == "img"
+        await pilot.press("ctrl+z")
+        await until(pilot, lambda: "Undone: Replace in 5 captions" in text_of(app))
+        assert captions(tmp_path) == before
+        held.release(5)
+        await pilot.press("ctrl+y")
+        await until(pilot, lambda: "Done again: Replace in 5 captions" in text_of(app))
+        await pilot.press("escape")
+        assert place.session.filter == "", "esc is the filter's again"
 
 
 async def test_the_form_follows_the_operation_and_tells_what_cannot_be_read(tmp_path: Path) -> None:

@@ -123,9 +123,10 @@ def test_by_default_no_key_means_two_things_in_one_place() -> None:
 
 MEANT = {
     ("app.interrupt", "edit.copy"), ("app.no_suspend", "edit.undo"), ("app.no_suspend", "dataset.undo"),
-    ("app.leave", "compare.back"),
+    ("app.no_suspend", "findings.undo"), ("app.leave", "compare.back"),
 }  # fmt: skip
-"""In the editor ctrl+c copies; there and in the dataset ctrl+z undoes; q leaves the comparison like any screen."""
+"""In the editor ctrl+c copies; there, in the dataset and in its findings ctrl+z undoes; q leaves the comparison
+like any screen."""
 
 
 def test_ids_are_there_once() -> None:

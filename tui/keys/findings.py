@@ -14,7 +14,7 @@ FINDINGS_KEYS: tuple[Key, ...] = (
         "F", True),
     Key("findings.exclude", "x", "exclude", "Leave out", "Leave the picture out of training, or take it back", _GROUP,
         footer=True),
-    Key("findings.undo", "u", "undo", "Undo", "Take the last mending back", _GROUP, footer=True),
+    Key("findings.undo", "u,ctrl+z", "undo", "Undo", "Take the last mending back", _GROUP, footer=True),
     Key("findings.upscale", "p", "outside('upscale')", "Upscale", "Run your upscaler on a copy", _GROUP),
     Key("findings.background", "b", "outside('background')", "Background", "Run your background remover on a copy",
         _GROUP),

@@ -5,6 +5,7 @@ Which pictures a command is about is the listing's to say: those marked, else th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,15 @@ if TYPE_CHECKING:
     from tui.screens.words import Wish
     from tui.widgets.dataset_batches import UndoWanted
 
+PROGRESS_S = 10.0
+"""A word of how far it is stays so long, if no other follows."""
+
 
 class Batching(EditingScreen):
     """A screen with a dataset pane whose captions can be changed together."""
+
+    _undoing: threading.Event | None = None
+    """Set to stop what is being taken back or done again; None while nothing is."""
 
     def on_replace_wanted(self) -> None:
         """Open the form."""
@@ -86,11 +93,21 @@ class Batching(EditingScreen):
         """Take the last change of many captions back, or do it again."""
         back = event.back
         self.workplace.desk.save_all()
+        stop = self._undoing = threading.Event()
+        self._dataset.busy = True
+
+        def told(count: int, total: int) -> None:
+            self.app.call_later(self._progress, stop, back, count, total)
+
         try:
-            outcome = await aside(self, None, self.workplace.batches.move, back)
+            outcome = await aside(self, None, self.workplace.batches.move, back, told, stop.is_set)
         except EngineError as err:
             self.app.show_error(err)
             return
+        finally:
+            if self._undoing is stop:
+                self._undoing = None
+                self._dataset.busy = False
         if outcome is None and back:
             self.app.action_name_detach()  # as this key does wherever nothing can be undone
         elif outcome is None:
@@ -100,6 +117,18 @@ class Batching(EditingScreen):
             self.app.say(f"{what} was done in another dataset: open it to take it back", 6.0)
         else:
             self._take_outcome(outcome, f"{'Undone' if back else 'Done again'}: {outcome.what} in", back)
+
+    def _progress(self, stop: threading.Event, back: bool, count: int, total: int) -> None:
+        if self._undoing is stop and self.is_attached:  # the last word may come when all is done
+            did = "taken back" if back else "done again"
+            self.app.say(f"{count:,} of {total:,} captions {did}; esc stops", PROGRESS_S)
+
+    def action_back(self) -> None:
+        """Stop what is being taken back; else out of the zoom."""
+        if self._undoing is not None:
+            self._undoing.set()
+        else:
+            super().action_back()
 
     def _take_outcome(self, outcome: Outcome, did: str, back: bool) -> None:
         from tui.batch import refusal, told

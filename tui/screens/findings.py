@@ -14,13 +14,13 @@ from pathlib import Path
 from textual import on, work
 from textual.widgets import OptionList
 
-from engine.dataset.mend import Mended, keep_beside, readings
+from engine.dataset.mend import keep_beside, readings
 from engine.dataset.problems import Problem
 from engine.errors import EngineError
 from engine.text import safe_text
 from tui.aside import aside
 from tui.findings import crops_of
-from tui.mending import SHIPPED, Mender, mender_of, question
+from tui.mending import SHIPPED, Mender, question
 from tui.outside import run_on_copy
 from tui.places import is_shipped
 from tui.screens.dialogs import Choice, ChoiceDialog
@@ -42,13 +42,19 @@ class FindingsScreen(FindingsView):
 
     @property
     def mender(self) -> Mender:
-        """Keeps what was done."""
-        return mender_of(self.workplace.catalog, self.workplace.decoder)
+        """Mends, and knows what was done."""
+        return self.workplace.mender
+
+    @work(group="recall")
+    async def on_mount(self) -> None:  # type: ignore[override]  # the base's is called as well
+        """Ask what an earlier workstation left to take back."""
+        await aside(self, None, self.mender.recall)
+        self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Only what there is something to do for."""
         if action == "undo":
-            return bool(self.mender.steps)
+            return self.mender.undoable
         if action == "cancel":
             return self._program is not None
         return True
@@ -81,11 +87,11 @@ class FindingsScreen(FindingsView):
         if path is None:
             self._say(NO_PICTURE)
         else:
-            self._do(lambda: self.mender.exclude(path).what)
+            self._do(lambda: self.mender.exclude(path))
 
     def action_undo(self) -> None:
         """Take the last mending back."""
-        self._do(lambda: f"Taken back: {self.mender.undo()}")
+        self._do(lambda: f"Taken back: {self.mender.undo() or 'nothing'}")
 
     def action_cancel(self) -> None:
         """End the program that runs."""
@@ -112,7 +118,7 @@ class FindingsScreen(FindingsView):
     def _answered(self, problems: list[Problem], answer: str | None) -> None:
         if answer == "yes":
             crops = crops_of(self.found) if self.found is not None else {}
-            self._do(lambda: self.mender.mend(problems, crops=crops).what)
+            self._do(lambda: self.mender.mend(problems, crops=crops))
 
     def _ask_encoding(self, problems: list[Problem]) -> None:
         """The texts that the first caption could be, to choose from: a person sees which is right."""
@@ -131,7 +137,7 @@ class FindingsScreen(FindingsView):
 
     def _read_as(self, problems: list[Problem], encoding: str | None) -> None:
         if encoding:
-            self._do(lambda: self.mender.mend(problems, encoding).what)
+            self._do(lambda: self.mender.mend(problems, encoding))
 
     @work(exclusive=True, group="mend")
     async def _do(self, job: Callable[[], str]) -> None:
@@ -185,8 +191,8 @@ class FindingsScreen(FindingsView):
             answer = self._answer_of(safe_text(path.name, 80), sizes)
             if answer in ("instead", "beside"):
                 extensions = self.workplace.catalog.dataset.captions.extensions  # type: ignore[union-attr]
-                kept: Mended = keep_beside(path, made, ENDINGS[name], extensions)
-                told = self.mender.add(kept, exclude=path if answer == "instead" else None).what
+                make = partial(keep_beside, path, made, ENDINGS[name], extensions)
+                told = self.mender.add(make, exclude=path if answer == "instead" else None)
                 self.app.call_later(self._added, told)
 
     def _answer_of(self, name: str, sizes: str) -> str:

@@ -85,7 +85,7 @@ class CaptionAids(CaptionView):
 
     def _counted(self, captions: list[str], lists: Lists | None) -> Words:
         lists = lists or read_lists(self.editing, own_words_path())
-        return words_of(captions, self.trigger, self.editing.template, lists)
+        return words_of(captions, self.trigger, self.template, lists)
 
     def action_trigger(self) -> None:
         """Put the trigger word in front; take it away where it is in front already."""
@@ -135,7 +135,7 @@ class CaptionAids(CaptionView):
         text, at = editor.text, editor.cursor_at
         if next_slot(text, 0, editor.slots) is None:
             space = "" if not text[:at].strip() or text[at - 1].isspace() else " "
-            editor.insert(space + skeleton(self.editing.template, "" if text.strip() else self.trigger))
+            editor.insert(space + skeleton(self.template, "" if text.strip() else self.trigger))
         if slot := next_slot(editor.text, at, editor.slots):
             editor.select_span(*slot)
 

@@ -71,13 +71,19 @@ class CaptionView(Vertical):
         self.reminder = Static(id="caption-reminder")
         self.reminder.display = False
         self.editor = CaptionEditor(id="caption-editor")
-        self.editor.slots = slots_of(self.editing.template)
+        self.editor.slots = slots_of(self.template)
         self.note = Static(id="caption-note")
         self.gauges = Gauges(id="gauges")
         self._version = -1
         self.show_mask = False
         self._waits: dict[str, Any] = {}
         self._told = ("", "", "")
+
+    @property
+    def template(self) -> str:
+        """The sentence with slots: the configuration's own, else the user's."""
+        dataset = self._catalog.dataset
+        return (dataset.captions.template if dataset is not None else "") or self.editing.template
 
     @property
     def sheet(self) -> Sheet | None:
@@ -108,6 +114,7 @@ class CaptionView(Vertical):
         if self._catalog.version == self._version:
             return
         self._version = self._catalog.version
+        self.editor.slots = slots_of(self.template)  # another dataset may have another sentence
         self._tell_facts()
         self._tell_status()
         if self.gauges.counted.clip is None:

@@ -31,6 +31,8 @@ class DatasetActions(DatasetWays, BatchActions):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DATASET_KEYS)
     listing: Listing
+    busy = False
+    """Captions are being taken back: esc stops that."""
 
     @property
     def table(self) -> DatasetTable:
@@ -55,7 +57,7 @@ class DatasetActions(DatasetWays, BatchActions):
         if self.typing and action not in ("move", "page"):
             return not hasattr(DatasetActions, f"action_{action}")
         if action == "all":
-            return bool(self.listing.session.filter)
+            return bool(self.listing.session.filter) and not self.busy
         if action == "refresh":
             return self.listing.catalog.state != "empty"
         # With a filter that finds nothing they stay ours, and do nothing: no surprise by a key of the screen.
