@@ -48,10 +48,9 @@ class StopConfig(Part):
     mode: Literal["off", "advise", "stop"] = "advise"
     """off says nothing; advise says it in the log and on the screen; stop saves and stops."""
     patience: Count = 3
-    """Measurements in a row that have to be worse than the best before it counts as over; twice as many where fewer
-    than six pictures are held out."""
+    """What it takes until the best epochs count as over: at least so many measurements after the best, and more of
+    them the less they are worse; twice as much where fewer than six pictures are held out."""
     min_epochs: CountOrZero = 0
     """Never before this epoch."""
     worse_by: Fraction = 0.0
-    """How much worse, as a share of what was gained; 0 takes a twentieth. It has to be three times the curve's own
-    noise in any case."""
+    """From where on a measurement counts as worse, as a share of what was gained; 0 takes a quarter."""

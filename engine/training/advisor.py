@@ -8,8 +8,8 @@ Its rules (docs/sweet-spot.md has the recorded runs, and how often the range hel
 2. The bottom of the cost is flat. Every epoch that lies above it by no more than what the held-out pictures disagree
    on is as good. A quarter of the measurements is advised, round a point a third of the way through these: among
    equals the earlier, which moved the model less.
-3. The best epochs are over once the held-out loss has stayed above its bottom by more than noise, ``patience`` times
-   in a row (twice as often where few pictures say so), and ordinary prompts have moved: a LoRA that harms moves the
+3. The best epochs are over once there is evidence enough that the held-out loss and the drift, added up, have left
+   their bottom (twice as much where few pictures say so), and ordinary prompts have moved: a LoRA that harms moves the
    model, one whose held-out loss only jumps does not.
 4. What cannot be known is said: no held-out pictures, too few of them, too few measurements, no gain beyond noise.
 """
@@ -39,9 +39,9 @@ EARLIER = 1 / 3
 NOISES = 2.0
 """Standard deviations of the curve's noise that a gain must exceed to count."""
 
-WORSE_NOISES, WORSE = 3.0, 0.05
-"""A value is worse than the bottom if it lies above it by so many standard deviations of the noise, and by this part
-of the gain."""
+WORSE, EVIDENCE = 0.25, 2 / 3
+"""A value speaks for the end of the best epochs as far as it lies above the bottom by more than this part of the gain
+and one standard deviation of the noise; so many standard deviations for each measurement of patience are enough."""
 
 MOVED_LEAST = 0.03
 """Drift below which no run is called over, where drift is measured."""
@@ -199,7 +199,8 @@ def _by_held_out(held: Sequence[Measured], stop: StopConfig) -> Advice:
         sure = "unsure"
     good = _as_good(cost, held)
     first, best, last = _range(good, len(held) - 1)
-    judged = cost if contradicted else loss  # what only rises has no bottom to have left behind
+    # What only rises has no bottom to have left behind.
+    judged = cost if contradicted else curve(epochs, _harm(held))
     patience, newest = stop.patience * (1 if pictures >= SURE_PICTURES else 2), len(held) - 1
     moved = held[-1].drift is None or held[-1].drift >= MOVED_LEAST
     over = last < newest and moved and _over(judged, patience, stop)
@@ -225,6 +226,12 @@ def _cost(held: Sequence[Measured]) -> list[float]:
         unit = max(0.0, 1.0 - min(train)) / max(*drift, 1e-12)
         cost = [a + TRAIN * b + DRIFT * unit * c for a, b, c in zip(cost, train, drift, strict=True)]
     return cost
+
+
+def _harm(held: Sequence[Measured]) -> list[float]:
+    """What tells that the best epochs are over: the held-out loss, as a share of the base's, and the drift."""
+    loss = _shares([statistics.fmean(one.held_out) for one in held])
+    return [value + (one.drift or 0.0) for value, one in zip(loss, held, strict=True)]
 
 
 def _shares(values: Sequence[float]) -> list[float]:
@@ -256,12 +263,18 @@ def _range(good: Sequence[int], newest: int) -> tuple[int, int, int]:
 
 
 def _over(judged: Curve, patience: int, stop: StopConfig) -> bool:
-    """Whether the newest ``patience`` values all lie above an earlier bottom by more than noise."""
-    newest = judged.values[-patience:]
-    worse = max(WORSE_NOISES * judged.noise, (stop.worse_by or WORSE) * judged.gain)
-    limit = judged.smooth[judged.bottom] + worse
+    """Whether the values since the bottom have brought enough evidence together that it has been left for good.
+
+    A one-sided CUSUM (Page, "Continuous inspection schemes", Biometrika 1954): what lies above the limit counts for,
+    what lies below it against, and never less than nothing is kept. So a steep rise is told soon, a slow one later.
+    """
+    limit = judged.smooth[judged.bottom] + (stop.worse_by or WORSE) * max(0.0, judged.gain)
+    evidence = 0.0
+    for value in judged.values[judged.bottom + 1 :]:
+        evidence = max(0.0, evidence + value - limit - judged.noise)
     behind = len(judged.values) - 1 - judged.bottom
-    return behind >= patience and all(value > limit for value in newest) and judged.epochs[-1] >= stop.min_epochs
+    enough = evidence > EVIDENCE * patience * judged.noise and judged.values[-1] > limit
+    return behind >= patience and enough and judged.epochs[-1] >= stop.min_epochs
 
 
 def _nothing_learned(loss: Curve, doubts: Sequence[str]) -> Advice:

@@ -97,10 +97,23 @@ def test_a_rise_while_ordinary_prompts_stay_is_not_over():
 
 
 def test_few_pictures_need_twice_the_patience():
-    made = [*falling(12), *[0.51, 0.62, 0.64, 0.66]]
-    assert advise(measured(made, noise=0.0005, pictures=8)).over
-    few = [advise(measured([*made, *[0.68] * more], noise=0.0005, pictures=4)).over for more in range(4)]
-    assert few == [False, False, False, True]
+    made = [*falling(12), 0.51, *[0.68] * 9]
+
+    def first_over(pictures: int) -> int:
+        steps = (measured(made[:end], noise=0.0005, pictures=pictures) for end in range(13, len(made) + 1))
+        return next(number for number, found in enumerate(steps) if advise(found).over)
+
+    bottom = 11
+    assert (first_over(8) + 12 - bottom, first_over(4) + 12 - bottom) == (3, 6)
+
+
+def test_a_steep_rise_is_told_sooner_than_a_slow_one():
+    def first_over(rise: float) -> int:
+        made = [*falling(12), *(0.5 + rise * number for number in range(1, 30))]
+        steps = (measured(made[:end], noise=0.02) for end in range(13, len(made) + 1))
+        return next(number for number, found in enumerate(steps) if advise(found).over)
+
+    assert first_over(0.08) < first_over(0.02)
 
 
 def test_among_equals_the_earlier_ones_are_advised_and_drift_counts():
@@ -139,7 +152,7 @@ def test_every_epoch_has_a_verdict_that_fits_the_whole():
 def test_five_hundred_measurements_are_judged_one_by_one():
     """As the epochs screen asks: the advice once, then every epoch."""
     draw = random.Random(8)
-    made = [0.5 + 0.5 * 0.98**n + max(0, n - 300) * 0.0004 + draw.gauss(0, 0.002) for n in range(501)]
+    made = [0.5 + 0.5 * 0.98**n + max(0, n - 300) * 0.001 + draw.gauss(0, 0.002) for n in range(501)]
     advice = advise(measured(made, noise=0.002))
     told = [advice.of_epoch(epoch) for epoch in range(1, 501)]
     assert advice.over and advice.last - advice.first == 124 and 150 < advice.best < 330

@@ -22,7 +22,7 @@ from engine.training.advisor import Advice, advise
 from tests.bench.figures import write_figures
 from tests.bench.sweet.oracle import Worth, scores
 from tests.bench.sweet.record import RECORDED
-from tests.bench.sweet.runs import RUNS, SCORED, Spec
+from tests.bench.sweet.runs import RUNS, Spec
 
 IN_TIME = 5
 """Measurements after the plateau's end within which a run should be called over."""
@@ -75,13 +75,18 @@ class Judged:
         return (self.advice.last - self.advice.first + 1) / self.epochs
 
     @property
+    def late(self) -> int | None:
+        """Measurements from the plateau's end to the first "over"; below 0 on the plateau."""
+        return None if self.over_at is None else math.ceil((self.over_at - self.plateau_end) / self.spec.every)
+
+    @property
     def stop(self) -> str:
         """How the first "over" lies to the plateau."""
-        if self.over_at is None:
-            return "right, never" if self.plateau_end >= self.epochs - IN_TIME else "never"
+        if self.over_at is None or self.late is None:
+            return "right, never" if self.plateau_end >= self.epochs - IN_TIME * self.spec.every else "never"
         if self.over_at < self.best:
             return "before the best"
-        late = self.over_at - self.plateau_end
+        late = self.late
         return "on the plateau" if late < 0 else f"{late} later" + ("" if late <= IN_TIME else ", too late")
 
 
@@ -95,19 +100,19 @@ def judge(spec: Spec) -> Judged:
         spec,
         len(found[-1].held_out_pictures),
         found[-1].epoch,
-        tuple(as_good(base, worths)),
-        max(score) - score[max(0, advice.best // SCORED - 1)],
-        loss_end(base, worths),
+        tuple(spec.scored * number for number in as_good(base, worths)),
+        max(score) - score[max(0, advice.best // spec.scored - 1)],
+        spec.scored * loss_end(base, worths),
         advice,
         next(told, None),
     )
 
 
 def as_good(base: Worth, worths: Sequence[Worth]) -> list[int]:
-    """The epochs that are as good as the best; the earliest of them is the oracle's best."""
+    """Which of the scored epochs, from 1, are as good as the best; the earliest of them is the oracle's best."""
     found = scores(base, worths)
     error = _error(worths[max(range(len(found)), key=lambda number: found[number])])
-    return [SCORED * (number + 1) for number, score in enumerate(found) if score >= max(found) - error]
+    return [number for number, score in enumerate(found, 1) if score >= max(found) - error]
 
 
 def _error(best: Worth) -> float:
@@ -117,12 +122,13 @@ def _error(best: Worth) -> float:
 
 
 def loss_end(base: Worth, worths: Sequence[Worth]) -> int:
-    """The last epoch whose loss on fresh pictures, smoothed over three, is as good as its bottom."""
+    """Which scored epoch, from 1, is the last whose loss on fresh pictures, smoothed over three, is as good as its
+    bottom."""
     losses = [worth.loss for worth in worths]
     spans = [losses[max(0, number - 1) : number + 2] for number in range(len(losses))]
     smooth = [statistics.fmean(span) for span in spans]
     limit = min(smooth) + LOSS_FLAT * (base.loss - min(smooth))
-    return SCORED * (max(number for number, loss in enumerate(smooth) if loss <= limit) + 1)
+    return max(number for number, loss in enumerate(smooth, 1) if loss <= limit)
 
 
 def judged() -> list[Judged]:
@@ -163,7 +169,7 @@ def stops(runs: Sequence[Judged]) -> str:
     calm = [run for run in runs if not run.spec.greedy]
     greedy = [run for run in runs if run.spec.greedy]
     wrong = sum(run.over_at is not None and run.over_at <= run.plateau_end for run in calm)
-    on_time = sum(run.over_at is not None and 0 <= run.over_at - run.plateau_end <= IN_TIME for run in greedy)
+    on_time = sum(run.late is not None and 0 <= run.late <= IN_TIME for run in greedy)
     kinds = [run.stop for run in greedy]
     return "\n".join([
         *lines, "",

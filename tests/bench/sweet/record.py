@@ -56,7 +56,7 @@ def _record(spec: Spec, folder: Path) -> dict[str, object]:
 
 
 def _judge(spec: Spec, config: RunConfig, files: list[Path]) -> list[dict[str, float]]:
-    """The base first, then every :data:`SCORED`-th epoch."""
+    """The base first, then every :data:`SCORED`-th file."""
     pocket = load_pocket()
     oracle = Oracle(pocket, spec.seed)
     worths = [asdict(oracle.worth())]

@@ -10,12 +10,11 @@ from engine.config import RunConfig
 from engine.models.pocket.concept import TRIGGER, concept_set
 from profiles.starters import POCKET, pocket_model
 
-EPOCHS = 40
 SECOND_HALF = 41
-"""The first seed of the runs declared last."""
+"""The first seed of the second half of the short runs."""
 
 SCORED = 2
-"""Every second epoch is scored by the oracle, from the second on."""
+"""Every second measurement is scored by the oracle, from the second on."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Spec:
         tune: whether rules may be tuned on it; the others are looked at once the rules stand.
         greedy: whether over-fitting is provoked: few pictures, a high rate, no regularization.
         held_out: held-out pictures given as a folder; 0 lets the run set some of its own aside.
+        every: epochs from one measurement to the next.
     """
 
     name: str
@@ -38,10 +38,19 @@ class Spec:
     held_out: int = 0
     regularization: bool = True
     schedule: str = "constant"
+    epochs: int = 40
+    every: int = 1
+
+    @property
+    def scored(self) -> int:
+        """Epochs from one that the oracle scores to the next."""
+        return SCORED * self.every
 
     @property
     def half(self) -> str:
         """Which table the run is in. The second untouched half was declared when "over" began to ask for drift."""
+        if self.every > 1:
+            return "long, tuned on" if self.tune else "long, untouched"
         if self.tune:
             return "tuned on"
         return "untouched" if self.seed < SECOND_HALF else "untouched, second half"
@@ -87,6 +96,30 @@ RUNS = (
     Spec("calm-r", False, False, 16, 2.5e-3, 8, 50, schedule="cosine"),
     Spec("greedy-s", False, True, 16, 6e-3, 16, 51, held_out=4, regularization=False),
     Spec("calm-s", False, False, 22, 1e-3, 16, 52, held_out=8),
+    # Long ones, in which what over-fits does so to the end: 300 to 400 steps, measured 20 to 30 times.
+    Spec("long-greedy-a", True, True, 5, 4e-3, 8, 71, 8, False, epochs=150, every=5),
+    Spec("long-greedy-b", True, True, 8, 4e-3, 16, 72, 6, False, epochs=150, every=5),
+    Spec("long-greedy-c", True, True, 12, 6e-3, 16, 73, 0, False, epochs=120, every=4),
+    Spec("long-greedy-d", True, True, 6, 5e-3, 8, 74, 8, False, epochs=150, every=5),
+    Spec("long-greedy-e", True, True, 10, 3e-3, 8, 75, 6, False, epochs=100, every=4),
+    Spec("long-greedy-f", True, True, 16, 8e-3, 8, 76, 0, False, epochs=100, every=4),
+    Spec("long-calm-a", True, False, 16, 1e-3, 8, 77, schedule="cosine", epochs=60, every=3),
+    Spec("long-calm-b", True, False, 24, 2e-3, 8, 78, epochs=60, every=3),
+    Spec("long-calm-c", True, False, 20, 1.5e-3, 16, 79, 8, schedule="cosine", epochs=60, every=3),
+    Spec("long-calm-d", True, False, 18, 1e-3, 4, 80, 6, epochs=60, every=3),
+    # Declared when the rules stood, before the first of them was recorded; recorded in this order, looked at once.
+    Spec("long-greedy-g", False, True, 6, 4e-3, 8, 81, 8, False, epochs=150, every=5),
+    Spec("long-calm-g", False, False, 20, 1e-3, 8, 82, 6, epochs=60, every=3),
+    Spec("long-greedy-h", False, True, 5, 5e-3, 16, 83, 6, False, epochs=150, every=5),
+    Spec("long-calm-h", False, False, 16, 1.5e-3, 8, 84, epochs=60, every=3),
+    Spec("long-greedy-i", False, True, 9, 4e-3, 8, 85, 8, False, epochs=100, every=4),
+    Spec("long-calm-i", False, False, 22, 1e-3, 16, 86, 8, schedule="cosine", epochs=60, every=3),
+    Spec("long-greedy-j", False, True, 12, 5e-3, 8, 87, 6, False, epochs=100, every=4),
+    Spec("long-calm-j", False, False, 24, 1.5e-3, 4, 88, epochs=60, every=3),
+    Spec("long-greedy-k", False, True, 8, 6e-3, 8, 89, 6, False, epochs=120, every=4),
+    Spec("long-calm-k", False, False, 18, 2e-3, 8, 90, 8, schedule="cosine", epochs=60, every=3),
+    Spec("long-greedy-l", False, True, 14, 4e-3, 16, 91, 0, False, epochs=100, every=4),
+    Spec("long-calm-l", False, False, 16, 1e-3, 4, 92, 6, epochs=60, every=3),
 )
 
 
@@ -94,7 +127,7 @@ def lay_out(spec: Spec, folder: Path) -> RunConfig:
     """Draw the run's pictures below ``folder`` and give its configuration."""
     pictures = concept_set(spec.pictures + spec.held_out, seed=1000 + spec.seed)
     _write(folder / "train", pictures[: spec.pictures])
-    validation: dict[str, Any] = {"every_epochs": 1, "budget": 100.0}
+    validation: dict[str, Any] = {"every_epochs": spec.every, "budget": 100.0}
     if spec.held_out:
         _write(folder / "held_out", pictures[spec.pictures :])
         validation["folder"] = folder / "held_out"
@@ -122,9 +155,9 @@ def lay_out(spec: Spec, folder: Path) -> RunConfig:
             "lora": {"rank": spec.rank},
             "optimizer": {"learning_rate": spec.rate},
             "schedule": {"name": spec.schedule, "warmup_steps": 5},
-            "training": {"epochs": EPOCHS, "batch_size": 4, "device": "cpu", "threads": 1},
+            "training": {"epochs": spec.epochs, "batch_size": 4, "device": "cpu", "threads": 1},
             "sampling": {"prompts": [], "width": 64, "height": 64, "steps": 8},
-            "saving": {"dtype": "float32", "every_epochs": 1},
+            "saving": {"dtype": "float32", "every_epochs": spec.every},
             "validation": validation,
         }
     )
