@@ -16,9 +16,8 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from engine.config import Part
+from engine.config_names import Keys, dotted
 from engine.text import safe_text
-
-Keys = tuple[str | int, ...]
 
 MOST = 100
 """Problems that are told; who has more corrects these first."""
@@ -43,12 +42,6 @@ class Problem:
         while keys and keys not in lines:
             keys = keys[:-1]
         return lines.get(keys, 1)
-
-
-def dotted(keys: Keys) -> str:
-    """``dataset.folders[0].path``, safe to show."""
-    text = "".join(f"[{key}]" if isinstance(key, int) else f".{safe_text(key, 80)}" for key in keys)
-    return text.removeprefix(".")
 
 
 def explain(error: ValidationError, schema: type[Part], known: Container[Keys] = ()) -> list[Problem]:

@@ -16,7 +16,7 @@ PACKAGES = ("engine", "profiles", "tui")
 HEAVY = ("torch", "transformers", "diffusers", "accelerate", "bitsandbytes", "peft", "prodigyopt", "schedulefree")
 
 TORCH_FREE = (
-    "engine.config", "engine.config_part", "engine.config_measuring", "engine.config_memory",
+    "engine.config", "engine.config_names", "engine.config_part", "engine.config_measuring", "engine.config_memory",
     "engine.config_sampling", "engine.config_file", "engine.config_writer", "engine.config_problems",
     "engine.toml_positions", "engine.events", "engine.event_values", "engine.events_faults",
     "engine.events_measured", "engine.events_memory", "engine.events_steps", "engine.commands", "engine.errors",
@@ -34,12 +34,13 @@ TORCH_FREE = (
 """Modules, and packages (with a dot at the end) all of whose modules import without torch."""
 
 TUI_MAY_IMPORT = (
-    "engine.config", "engine.config_file", "engine.config_writer", "engine.events", "engine.commands",
-    "engine.errors", "engine.files", "engine.locks", "engine.sealed", "engine.text", "engine.draws", "engine.run",
-    "engine.jobs", "engine.dataset.", "engine.hardware.", "engine.models.header", "engine.models.detect",
-    "engine.models.find", "engine.models.flux_work", "engine.models.tokenizers", "engine.lora.metadata",
-    "engine.training.advisor", "engine.caption_job", "engine.captioners.drafts", "engine.captioners.found",
-    "engine.captioners.making", "engine.captioners.request", "engine.captioners.word_diff",
+    "engine.config", "engine.config_names", "engine.config_file", "engine.config_writer", "engine.events",
+    "engine.commands", "engine.errors", "engine.files", "engine.locks", "engine.sealed", "engine.text",
+    "engine.draws", "engine.run", "engine.jobs", "engine.dataset.", "engine.hardware.",
+    "engine.models.header", "engine.models.detect", "engine.models.find", "engine.models.flux_work",
+    "engine.models.tokenizers", "engine.lora.metadata", "engine.training.advisor", "engine.caption_job",
+    "engine.captioners.drafts", "engine.captioners.found", "engine.captioners.making",
+    "engine.captioners.request", "engine.captioners.word_diff",
 )  # fmt: skip
 
 PROFILES_MAY_IMPORT = (

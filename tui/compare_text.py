@@ -11,6 +11,12 @@ from tui.report import curves_plot
 from tui.units import short_time, size
 
 HEAD = ("", "RUN", "VERDICT", "RANGE", "BEST", "HELD-OUT", "DRIFT", "STEP", "PEAK", "LORA", "STATE")
+FIGURES = {
+    0: "rank", 2: "verdict", 3: "good epochs", 4: "best epoch", 5: "held-out loss", 6: "drift", 7: "time a step",
+    8: "peak memory", 9: "LoRA file", 10: "state",
+}  # fmt: skip
+"""What the cells of :func:`row_of` but the name are called where there is room for more than :data:`HEAD`."""
+
 MOST_CURVES = 6
 """More lines in one plot cannot be told apart."""
 

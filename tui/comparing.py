@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from engine.config import RunConfig
+from engine.config_names import flat
 from engine.events import Measured
 from engine.text import safe_text
 from tui.epochs import advice_of
@@ -180,19 +181,6 @@ def loss_points(view: RunView, points: int = CURVE_POINTS) -> Points:
     pairs = [pair for pair in zip(view.courses.step, course, strict=True) if math.isfinite(pair[1])]
     places, losses = decimated([loss for _, loss in pairs], points) if pairs else ([], [])
     return tuple(float(pairs[int(place) - 1][0]) for place in places), tuple(losses)
-
-
-def flat(table: Any, key: str = "", start: int = 0) -> dict[str, Any]:
-    """Values by dotted names; lists of tables are numbered from ``start``, those of plain values stay whole."""
-    items: Any = table.items() if isinstance(table, dict) else ()
-    if isinstance(table, list | tuple) and table and isinstance(table[0], dict):
-        items = enumerate(table, start)
-    elif not isinstance(table, dict):
-        return {key: table}
-    found: dict[str, Any] = {}
-    for name, value in items:
-        found |= flat(value, f"{key}.{name}" if key else str(name), start)
-    return found
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -7,9 +7,8 @@ needs the disk (opinions, which files there are, the dataset's pictures) is read
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -25,11 +24,12 @@ from engine.events import Measured, SampleSaved
 from engine.files import RunFolder
 from engine.training.advisor import Advice
 from tui.epochs import Cell, EpochRow, Prompt, advice_of, epoch_rows, grid_of, prompts_of
+from tui.epochs_own import OwnPictures, own_pictures
 from tui.judged import Judged
 from tui.view import RunView
 
 MOST_PICTURES = 2000
-"""Pictures of a dataset whose captions are looked at for the one nearest to a prompt."""
+"""Pictures of a dataset that are shown beside samples."""
 
 _versions = count(1)
 
@@ -63,7 +63,8 @@ class Shown:
         columns: epochs that have a picture at full strength, and those that have one at any, rising.
         scored: for each kind of score the mean over an epoch's pictures, epoch by epoch.
         copies: how many pictures of an epoch are nearly copies of training pictures; none is left out.
-        nearest: for each prompt by its index, the training picture whose caption is nearest to it.
+        own: the dataset's pictures, for each prompt the nearest first.
+        own_at: the place in that order of the first one in sight.
         at: the row that the cursor is on.
         prompt: the line of the grid that the cursor is on.
         signal: the number of the curve that is shown.
@@ -85,13 +86,14 @@ class Shown:
     columns: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     scored: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()
     copies: Mapping[int, int] = field(default_factory=dict)
-    nearest: Mapping[int, Path] = field(default_factory=dict)
+    own: OwnPictures = field(default_factory=OwnPictures)
     judged: Judged = field(default_factory=Judged)
     files: frozenset[str] = frozenset()
     at: int = 0
     prompt: int = 0
     signal: int = 0
     by_strength: bool = False
+    own_at: int = 0
     untouched: bool = True
     version: int = 0
 
@@ -150,18 +152,19 @@ def gather(view: RunView, folder: Path, judged: Judged, around: Around, before: 
     advice = advice_of(view, around.stop)
     rows = tuple(epoch_rows(view, folder, judged, advice))
     prompts = tuple(prompts_of(view.samples))
-    same = before is not None and before.prompts == prompts and before.nearest
+    same = before is not None and before.prompts == prompts and before.own.pictures == around.captions
     grid = grid_of(view.samples)
     full = tuple(sorted({epoch for epoch, _, strength in grid if strength == 1.0}))
     shown = Shown(
         folder, folder.name, view.state, view.live, view.epochs, rows, advice, tuple(view.measured), prompts, grid,
         (full, tuple(sorted({epoch for epoch, _, _ in grid}))), _scored(view), _copies(view),
-        before.nearest if before is not None and same else nearest(prompts, around.captions),
+        before.own if before is not None and same else own_pictures(prompts, around.captions),
         judged, around.files, version=next(_versions),
     )  # fmt: skip
     if before is not None:
         prompt = max(0, min(before.prompt, len(prompts) - 1))
-        shown = replace(shown, prompt=prompt, signal=before.signal, by_strength=before.by_strength)
+        at = before.own_at if before.own_at < len(shown.own) else 0
+        shown = replace(shown, prompt=prompt, signal=before.signal, by_strength=before.by_strength, own_at=at)
     if before is not None and before.rows and not before.untouched:
         return replace(shown, untouched=False).at_epoch(before.epoch)
     last = shown.drawn or shown.epochs or (0,)
@@ -227,34 +230,6 @@ def _captions(config: RunConfig) -> list[tuple[Path, str]]:
             text = " ".join(caption.split())
             found.append((pair.path, text if pair.regularization else with_trigger(text, trigger)))
     return found
-
-
-def nearest(prompts: Sequence[Prompt], captions: Sequence[tuple[Path, str]]) -> dict[int, Path]:
-    """For each prompt the picture whose caption shares most with it; none where nothing is shared.
-
-    Words that few captions have count for more, as they tell the pictures apart.
-    """
-    bags = [(path, _words(text)) for path, text in captions]
-    often: dict[str, int] = {}
-    for _, words in bags:
-        for word in words:
-            often[word] = often.get(word, 0) + 1
-    found = {}
-    for prompt in prompts:
-        wanted = _words(prompt.text)
-        best, most = None, 0.0
-        for path, words in bags:
-            shared = sum(1 / often[word] for word in words & wanted)
-            likeness = shared * len(words & wanted) / max(1, len(words | wanted))
-            if likeness > most:
-                best, most = path, likeness
-        if best is not None:
-            found[prompt.index] = best
-    return found
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\w+", text.casefold()))
 
 
 def figures(row: EpochRow) -> tuple[float | None, float | None, float | None]:

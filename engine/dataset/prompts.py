@@ -137,7 +137,7 @@ def prompt_set(
         found += [("scene", text) for text in _newest(map(fill, given.scenes), own)[:SCENES]]
         found += [("off-domain", text) for text in _newest(map(fill, given.off_domain), own)[:1]]
     if trigger:
-        known = _typical_and_rare(sorted({text.strip() for text in others} - {""}), "")[:1]
+        known = _typical_and_rare(_of_the_class(sorted({text.strip() for text in others} - {""})), "")[:1]
         plain = given.no_trigger.replace("{noun}", noun) if noun else given.plain
         found += [("no trigger", _with_article(text)) for text in known or [plain]]
     checked = [PromptConfig.model_validate({"prompt": text, "kind": kind}) for kind, text in found]
@@ -166,6 +166,14 @@ def _typical_and_rare(captions: Sequence[str], trigger: str) -> list[str]:
         return []
     first = max(captions, key=typical)
     return [first, *sorted((one for one in captions if one != first), key=common)[:1]]
+
+
+def _of_the_class(captions: Sequence[str]) -> list[str]:
+    """Those about what most of them are about: a name that few captions have is one picture's own, not the class."""
+    heads = {caption: _noun(re.sub(r"^(?:an?|the)\s", "", caption, flags=re.I)) for caption in captions}
+    count = Counter(heads.values())
+    most = max(count.values(), default=0)
+    return [caption for caption in captions if count[heads[caption]] == most]
 
 
 def _are_tags(captions: Sequence[str], separator: str) -> bool:

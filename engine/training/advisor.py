@@ -9,8 +9,8 @@ Its rules (docs/sweet-spot.md has the recorded runs, and how often the range hel
    on is as good. A quarter of the measurements is advised, round a point a third of the way through these: among
    equals the earlier, which moved the model less.
 3. The best epochs are over once there is evidence enough that the held-out loss and the drift, added up, have left
-   their bottom (twice as much where few pictures say so), and ordinary prompts have moved: a LoRA that harms moves the
-   model, one whose held-out loss only jumps does not.
+   their bottom (twice as much where few pictures say so), and ordinary prompts have moved: a LoRA that harms moves
+   the model, one whose held-out loss only jumps does not.
 4. What cannot be known is said: no held-out pictures, too few of them, too few measurements, no gain beyond noise.
 """
 

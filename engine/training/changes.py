@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config import RunConfig
+from engine.config_names import flat
 from engine.errors import RunError
 from engine.events import Changed
 from engine.text import safe_text
@@ -108,23 +109,15 @@ def _settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Cha
         before = RunConfig.model_validate(before).model_dump(mode="json")
     except ValidationError:  # one that is known no more: the rest can be compared
         now = {name: value for name, value in now.items() if name in before}
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = flat(before, _WHOLE), flat(now, _WHOLE)
     schedule = str(new.get("schedule.name", ""))
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) != new.get(name):
             yield _changed(meaning_of(name, schedule), name, _shown(old.get(name)), _shown(new.get(name)))
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by dotted names; the prompts, which are long, and lists of plain values stay whole."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else key)
-    elif isinstance(value, list) and name == "dataset.folders":
-        for number, inner in enumerate(value, start=1):
-            yield from _flat(inner, f"{name}[{number}]")
-    else:
-        yield name, value
+_WHOLE = frozenset({"sampling.prompts"})
+"""Long, and none of their words changes what is learned."""
 
 
 def _shown(value: Any) -> str:

@@ -120,8 +120,7 @@ class Control:
         Raises:
             OSError: the events cannot be read.
         """
-        self.stop_epoch = planned_stop(path)
-        self.kept = kept_epochs(path)
+        self.stop_epoch, self.kept = planned_and_kept(path)
 
     def plan_stop(self, epoch: int) -> None:
         """Plan a stop at the end of ``epoch``, unless an earlier one is planned."""
@@ -145,12 +144,20 @@ class Control:
         self.events.append(StopPlanned(epoch))
 
 
-def planned_stop(path: Path) -> int:
-    """The epoch of the stop that the events in ``path`` leave planned; 0 where it was carried out, or none is."""
+def planned_and_kept(path: Path) -> tuple[int, tuple[int, ...]]:
+    """What the events in ``path`` leave in force, in one reading: the log of a long run is large.
+
+    Returns:
+        The epoch of the planned stop, 0 where it was carried out or none is; the epochs that were starred last.
+
+    Raises:
+        OSError: the events cannot be read.
+    """
     plan, over = 0, [(0, 0)]
+    kept: tuple[int, ...] = ()
     if not path.exists():
-        return plan
-    for entry in replay(path, RunStarted, EpochDone, StopPlanned, RunDone):
+        return plan, kept
+    for entry in replay(path, RunStarted, EpochDone, StopPlanned, RunDone, Kept):
         match entry.event:
             case RunStarted(resumed_step=step):
                 over = [(done, at) for done, at in over if at <= step]
@@ -160,12 +167,6 @@ def planned_stop(path: Path) -> int:
                 plan = planned
             case RunDone() if over[-1][0] >= plan:
                 plan = 0
-    return plan
-
-
-def kept_epochs(path: Path) -> tuple[int, ...]:
-    """The epochs starred last by the events in ``path``."""
-    kept: tuple[int, ...] = ()
-    for entry in replay(path, Kept) if path.exists() else ():
-        kept = entry.event.epochs if isinstance(entry.event, Kept) else kept
-    return kept
+            case Kept(epochs=epochs):
+                kept = epochs
+    return plan, kept

@@ -113,6 +113,8 @@ class WeightsAndBiases(Tracker):
     def __init__(self, begin: Beginning, project: str) -> None:
         # Never a question on the terminal, which may be a full screen: without a key it fails and says so.
         os.environ.setdefault("WANDB_SILENT", "true")
+        # Reports of its own errors carry paths and what is installed, and no setting switches them off.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
         from accelerate.tracking import WandBTracker
 

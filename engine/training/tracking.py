@@ -11,7 +11,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from engine.config import RunConfig
+from engine.config_names import flat
 from engine.events import EpochDone, Event, EventLog, Log, Measured, MemorySampled, RunStarted, SampleSaved, StepDone
 from engine.text import safe_text
 
@@ -187,23 +188,15 @@ def numbers_of(event: Event) -> dict[str, float]:
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """The run's settings as trackers show them, by dotted name: of paths the last part, of texts no secret."""
-    return dict(_flat(config.model_dump()))
+    return {safe_text(name, 200): _told(value) for name, value in flat(config.model_dump()).items()}
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else safe_text(key, 100))
-    elif isinstance(value, Path):
-        yield name, safe_text(value.name, 200)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        if value and isinstance(value[0], Mapping):
-            for number, inner in enumerate(value):
-                yield from _flat(inner, f"{name}.{number}")
-        else:
-            yield name, safe_text(", ".join(map(str, value)), 500)
-    else:
-        yield name, safe_text(value, 500) if isinstance(value, str) else value
+def _told(value: Any) -> Any:
+    if isinstance(value, Path):
+        return safe_text(value.name, 200)
+    if isinstance(value, list | tuple):
+        return safe_text(", ".join(map(str, value)), 500)
+    return safe_text(value, 500) if isinstance(value, str) else value
 
 
 class _Follower:

@@ -87,10 +87,10 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
         "line 23: training.steps is true; it should be a valid integer",
         'line 25: optimizer.learning_rate is "1e-4"; it should be a valid number',
         "line 26: optimizer.eps is inf; it should be a finite number",
-        'line 28: saving.layouts[1] is "difusers"; it should be one of kohya, diffusers; did you mean "diffusers"?',
+        'line 28: saving.layouts[2] is "difusers"; it should be one of kohya, diffusers; did you mean "diffusers"?',
         'line 29: saving.dtype is "bf16"; it should be one of float32, bfloat16, float16',
         "line 30: saving.title is a date or time",
-        "line 31: dataset.folders[1].path is missing; it belongs in [dataset.folders[1]]",
+        "line 31: dataset.folders[2].path is missing; it belongs in [dataset.folders[2]]",
         "line 33: extra is not a known key",
     ]
     lines = error.detail.splitlines()

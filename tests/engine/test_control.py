@@ -13,7 +13,7 @@ from engine.commands import (
     StopAtEpoch,
     StopNow,
 )
-from engine.events import EventLog, Log, StopPlanned
+from engine.events import EventLog, Kept, Log, RunStarted, StopPlanned, replay
 from engine.training.control import Control
 
 
@@ -65,3 +65,20 @@ def test_a_stop_in_the_past_means_this_epoch_and_is_said(control):
 def test_save_and_sample_are_flags_the_loop_clears(control):
     ask(control, SaveNow(), SampleNow(), SaveNow())
     assert control.save_now and control.sample_now
+
+
+def test_what_was_asked_before_is_read_in_one_go(control, tmp_path, monkeypatch):
+    log = EventLog(tmp_path / "events.jsonl")
+    for event in (RunStarted("cat", "/x", "flux1", "dev", 4, 8, 4), Kept((2,)), StopPlanned(3), Kept((1, 2))):
+        log.append(event)
+    log.close()
+    read = []
+
+    def reading(path, *kinds):
+        read.append(path)
+        return replay(path, *kinds)
+
+    monkeypatch.setattr("engine.training.control.replay", reading)
+    control.take_up_plan(tmp_path / "events.jsonl")
+    assert (control.stop_epoch, control.kept) == (3, (1, 2))
+    assert read == [tmp_path / "events.jsonl"]

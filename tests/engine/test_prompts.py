@@ -81,6 +81,13 @@ def test_regularization_captions_give_the_prompt_without_trigger():
     assert by_kind(prompt_set(["ohwx man"], "ohwx", others))["no trigger"][0] in others[:2]
 
 
+def test_the_prompt_without_trigger_is_of_what_most_regularization_pictures_show():
+    """Names that one picture has each, however common the rest of its caption, are not the class."""
+    subjects = ("verzub", "piqa", "xibu", "wida", "biqam", "folu", "brown owl", "white owl")
+    found = by_kind(prompt_set(["a zorple"], "zorple", [f"a {subject} in a park" for subject in subjects]))
+    assert found["no trigger"][0] in ("a brown owl in a park", "a white owl in a park")
+
+
 def test_without_captions_or_trigger_there_is_less():
     assert prompt_set([], "") == ()
     assert {one.kind for one in prompt_set([], "ohwx")} == {"scene", "off-domain", "no trigger"}
@@ -106,8 +113,7 @@ def test_the_demos_prompts_are_what_its_model_can_draw(tmp_path):
     assert set(found["caption"]) <= captions and not set(found["scene"]) & captions
     assert [len(found[kind]) for kind in PROMPT_KINDS] == [2, 2, 1, 1]
     known = set(json.loads((FILES / "tokenizer" / "vocab.json").read_text()))
-    own = [text for kind, texts in found.items() if kind != "no trigger" for text in texts]  # that is a caption
-    words = {word for text in own for word in text.split()} - {"zorple"}
+    words = {word for texts in found.values() for text in texts for word in text.split()} - {"zorple"}
     assert not {word for word in words if f"{word}</w>" not in known}
     assert "zorple" not in found["no trigger"][0]
 

@@ -188,7 +188,7 @@ def test_settings_are_plain_and_hold_no_secret_and_no_place(tmp_path: Path) -> N
     found = settings_of(config)
     assert all(value is None or isinstance(value, str | int | float | bool) for value in found.values())
     assert found["lora.rank"] == 4 and found["validation.sigmas"] == "0.2, 0.5"
-    assert found["model.transformer"] == "flux-pocket.safetensors" and found["dataset.folders.0.path"] == "data"
+    assert found["model.transformer"] == "flux-pocket.safetensors" and found["dataset.folders[1].path"] == "data"
     text = json.dumps(found)
     assert token not in text and "\\u001b" not in text and str(tmp_path) not in text
 
@@ -292,6 +292,8 @@ def made_up_wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
 def test_weights_and_biases_is_told_and_goes_on_by_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_up_wandb: list[FakeRun]
 ) -> None:
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "")
+    monkeypatch.delenv("WANDB_ERROR_REPORTING")
     submit_after(monkeypatch, {4: [StopNow()]})
     sampling = {"prompts": [{"prompt": "a zorple"}], "every_epochs": 0, "at_start": True}
     run = finish(Run(pocket_config(tmp_path, tracking={"wandb": "cats"}, sampling=sampling)))
@@ -300,6 +302,7 @@ def test_weights_and_biases_is_told_and_goes_on_by_its_id(
     assert first.options["project"] == "cats" and first.options["name"] == "test"
     assert first.options["id"] == second.options["id"] == wandb_id(run.folder.root)
     assert first.options["settings"] == {"console": "off", "silent": True}
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false", "its reports of errors tell of the machine"
     assert first.options["config"]["lora.rank"] == 4 and first.finished and second.finished
     steps = [number for one in made_up_wandb for number, values in one.rows if "train/loss" in values]
     assert steps == list(range(1, 10))

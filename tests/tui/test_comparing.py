@@ -124,6 +124,12 @@ def test_what_was_measured_otherwise_is_not_ranked(
     assert "No two of these runs can be ranked" in text and found.apart[0] in text
 
 
+def test_the_tables_of_an_array_are_numbered_from_one(tmp_path: Path) -> None:
+    folders = [{"path": "/pictures"}, {"path": "/more"}], [{"path": "/pictures"}, {"path": "/others"}]
+    runs = [make(tmp_path / f"run{at}", course(FALLING), dataset__folders=one) for at, one in enumerate(folders)]
+    assert read_comparison(runs).differing == {"dataset.folders[2].path": ("/more", "/others")}
+
+
 def test_a_run_that_began_with_a_lora_measured_no_base(tmp_path: Path) -> None:
     folders = [make(tmp_path / "one", course(FALLING)), make(tmp_path / "other", course(DEEPER)[1:])]
     assert "no measurement of the base" in why_not(*read_comparison(folders).runs)

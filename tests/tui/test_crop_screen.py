@@ -24,9 +24,11 @@ from tui.catalog import Catalog
 from tui.catalog_rows import Row
 from tui.plan import pictures_in_words, steps_in_words
 from tui.screens.crop import CropScreen
+from tui.screens.large_picture import LargePictureScreen
 from tui.session import SessionState
 from tui.terminal.traits import Traits
 from tui.thumbnails import Thumbnails
+from tui.widgets.caption import CaptionPane
 from tui.widgets.crop_preview import CropPreview
 from tui.widgets.overlays import MaskShown
 from tui.widgets.picture_info import crop_of, facts_of, mask_shown, placement_of
@@ -37,9 +39,11 @@ __all__ = ["album", "still_world"]
 
 
 @asynccontextmanager
-async def cropping(tmp_path: Path, size: tuple[int, int]) -> AsyncIterator[tuple[Pilot[Any], KilnApp, Workplace]]:
+async def cropping(
+    tmp_path: Path, size: tuple[int, int], **settings: Any
+) -> AsyncIterator[tuple[Pilot[Any], KilnApp, Workplace]]:
     """The workbench with five pictures of 64 x 64, the cursor on the first."""
-    save_config(pocket_config(tmp_path), tmp_path / "test.toml")
+    save_config(pocket_config(tmp_path, **settings), tmp_path / "test.toml")
     place = Workplace(tmp_path, session=SessionState())
     app = KilnApp(place, Traits())
     async with app.run_test(size=size) as pilot:
@@ -80,6 +84,31 @@ async def test_a_crop_is_made_by_keys_kept_and_taken_away(tmp_path: Path) -> Non
         await pilot.press("v")
         await until(pilot, lambda: "This picture has no mask" in text_of(app))
         wait_for(lambda: load_sidecar(tmp_path / "data").of("00.png").crop is None)
+
+
+@pytest.mark.parametrize(("key", "kind"), [("c", CropScreen), ("p", LargePictureScreen)], ids=["crop", "large"])
+async def test_masks_are_shown_over_a_picture_that_is_opened_as_over_the_preview(
+    tmp_path: Path, key: str, kind: type[CropScreen | LargePictureScreen]
+) -> None:
+    masks = {"masks": {"source": "folder"}}
+    async with cropping(tmp_path, WIDE, dataset=masks) as (pilot, app, _):
+        (tmp_path / "data" / "masks").mkdir()
+        Image.new("L", (64, 64)).save(tmp_path / "data" / "masks" / "00.png")
+        await pilot.press("1", "v")
+        await until(pilot, lambda: "Red counts less" in text_of(app))
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(app.screen, kind) and "Red counts less" in text_of(app))
+        preview = app.screen.query_one(CropPreview)
+        await until(pilot, lambda: preview._drawn is not None)
+        assert preview._wanted is not None and preview._wanted.mask is not None
+        assert preview._wanted.mask.path == tmp_path / "data" / "masks" / "00.png"
+        await pilot.press("n")
+        await until(pilot, lambda: "This picture has no mask" in text_of(app))
+        await pilot.press("v")
+        await until(pilot, lambda: "mask" not in text_of(app).replace("v Mask", ""))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.workbench)
+        assert app.workbench is not None and not app.workbench.query_one(CaptionPane).show_mask
 
 
 async def test_a_crop_is_drawn_and_moved_by_the_mouse(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from made_epochs import PER_EPOCH, PROMPTS, lora_file, make_run, measured
 from safetensors.numpy import load_file, save_file
 from textual.pilot import Pilot
 from textual.widgets import Input
+from tiny_pictures import add
 from watching import text_of, until
 
 from engine.commands import Command, Keep
@@ -36,6 +37,7 @@ from tui.watched import WatchedRun
 from tui.widgets.epoch_grid import EpochGrid
 from tui.widgets.epoch_plot import EpochPlot
 from tui.widgets.epoch_table import EpochTable
+from tui.widgets.preview import Preview
 from tui.workplace import Workplace
 
 SIZES = pytest.mark.parametrize("size", [(160, 45), (80, 24)], ids=["160x45", "80x24"])
@@ -223,6 +225,84 @@ async def test_two_epochs_flip_in_one_place_or_stand_side_by_side(tmp_path: Path
         await on.press("escape")
         await on.until(lambda: on.app.screen is on.screen)
         assert on.screen.shown.epoch == 4, "the cursor is on the epoch looked at"
+
+
+@SIZES
+async def test_one_goes_through_the_datasets_pictures_beside_the_samples(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    root = make_run(tmp_path, every=1)
+    for number in range(3, 20):
+        add(tmp_path / "data", f"{number}.png", f"a zorple number {number}")
+    async with opened(root, size) as on:
+        grid = on.screen.query_one(EpochGrid)
+        on.screen.go_to("pictures")
+        await on.until(lambda: grid.size.width and not grid._pending and f"/{20}" in on.text)
+        step = grid.own_step
+        assert step == grid._plan.trained == (3 if size[0] == 160 else 1)
+        assert f"training 1-{step}/20" in on.text if step > 1 else "training 1/20" in on.text
+
+        def own() -> list[str]:
+            return [Path(cell[0]).name for cell in grid._cells()[0][:step] if cell is not None]
+
+        first = own()
+        assert first[0] == "0.png" and len(first) == step, "the nearest to the prompt"
+        seen = list(first)
+        for _ in range((20 - 1) // step):
+            await on.press("t")
+            seen += own()
+        assert len(seen) == 20 and len(set(seen)) == 20
+        await on.press("t")
+        assert own() == first, "after the last the first again"
+        await on.press("T")
+        assert own()[-1] == seen[-1]
+        await on.until(lambda: not grid._pending)
+        assert all(cell in grid._kept for row in grid._cells() for cell in row if cell is not None)
+
+
+async def test_all_of_a_small_dataset_is_in_sight_where_there_are_few_epochs(tmp_path: Path) -> None:
+    async with opened(make_run(tmp_path)) as on:
+        assert on.screen.query_one(EpochGrid)._plan.trained == 3 and "training 1-3/3" in on.text
+        await on.press("t")
+        assert "These are all of the dataset's pictures" in on.text
+
+
+@SIZES
+async def test_a_training_picture_stands_beside_an_epochs(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with opened(make_run(tmp_path), size) as on:
+        await on.press("G", "enter")
+        await on.until(lambda: isinstance(on.app.screen, PairScreen))
+        await on.press("t")
+        assert "A a training picture and B epoch 12" in on.text
+        assert "1 of 3 training pictures, 0.png: a" in on.text
+        preview = on.app.screen.query_one("#picture-0", Preview)
+        await on.until(lambda: preview._drawn is not None and preview._picture[0] == tmp_path / "data" / "0.png")
+        await on.press("f")
+        assert "0.png" in on.text and "B  epoch 12" not in on.text
+        await on.press("f")
+        assert "B  epoch 12" in on.text and "0.png" not in on.text
+        await on.press("t")
+        assert "2 of 3 training pictures" in on.text and "B  epoch 12" not in on.text
+        await on.press("enter", "t", "t")
+        assert "A  epoch" in on.text and "training picture" not in on.text, "after the last the epoch again"
+        await on.press("T", "left")
+        assert "3 of 3 training pictures" in on.text and "B  epoch 10" in on.text
+        await on.press("x")
+        assert "A epoch 10 and B epoch" in on.text and "training picture" not in on.text
+        await on.press("escape")
+        await on.until(lambda: on.app.screen is on.screen)
+
+
+async def test_a_training_picture_is_opened_by_the_mouse_and_with_one_epoch_alone(tmp_path: Path) -> None:
+    async with opened(make_run(tmp_path, epochs=1, every=2)) as on:
+        grid = on.screen.query_one(EpochGrid)
+        column, row = grid._plan.columns + 3, grid._plan.rows + 4
+        await on.pilot.click(grid, offset=(column, row))
+        await on.until(lambda: isinstance(on.app.screen, PairScreen))
+        assert "2 of 3 training pictures" in on.words and "a zorple reading a newspaper" in on.text
+        await on.press("escape", "enter")
+        await on.until(lambda: isinstance(on.app.screen, PairScreen))
+        assert "1 of 3 training pictures" in on.words and "B epoch 0" in on.text
 
 
 async def test_a_blind_round_names_nothing_until_it_is_over(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from made_epochs import PROMPTS, make_run
 
 from engine.events import Measured, NearCopy
 from tui.epochs import Prompt
-from tui.epochs_shown import Around, Shown, gather, nearest, read_around, rejudged, told_row
+from tui.epochs_own import OwnPictures, own_pictures
+from tui.epochs_shown import Around, Shown, gather, read_around, rejudged, told_row
 from tui.judged import Judged
 from tui.run_list import read_view
 from tui.widgets.epoch_grid import plan_for
@@ -70,10 +71,19 @@ def test_opinions_change_rows_only(shown: Shown) -> None:
 
 
 def test_the_nearest_caption_shares_most_and_what_is_rare(shown: Shown) -> None:
-    assert {index: path.name for index, path in shown.nearest.items()} == {0: "0.png", 1: "2.png", 2: "1.png"}
+    assert [names(shown.own, index)[0] for index in range(3)] == ["0.png", "2.png", "1.png"]
+    assert all(sorted(names(shown.own, index)) == ["0.png", "1.png", "2.png"] for index in range(3))
     captions = [(Path(name), text) for name, text in (("a", "a cat on a mat"), ("b", "a cat"), ("c", "a dog runs"))]
     prompts = [Prompt(0, "A CAT on a sofa", "", 1), Prompt(1, "the dog", "", 1), Prompt(2, "nothing", "", 1)]
-    assert {index: path.name for index, path in nearest(prompts, captions).items()} == {0: "a", 1: "c"}
+    own = own_pictures(prompts, captions)
+    assert [names(own, index) for index in range(4)] == [["a", "b", "c"], ["c", "a", "b"], ["a", "b", "c"], []]
+    assert own.at(0, 0) == captions[0] and own.at(0, 3) is own.at(0, -1) is None
+    assert own.paths == {"a", "b", "c"}
+
+
+def names(own: OwnPictures, prompt: int) -> list[str]:
+    """The pictures' names in the order for a prompt."""
+    return [found[0].name for place in range(len(own)) if (found := own.at(prompt, place)) is not None]
 
 
 def test_the_loss_is_drawn_over_its_bars_over_the_training_loss() -> None:
@@ -121,9 +131,14 @@ def test_scores_are_means_of_an_epochs_pictures_and_copies_are_counted(shown: Sh
 
 @pytest.mark.parametrize(("width", "height"), [(158, 24), (78, 18), (40, 10), (18, 3), (1, 1), (0, 0)])
 @pytest.mark.parametrize("lines", [0, 1, 3, 12])
-def test_pictures_fit_their_room(width: int, height: int, lines: int) -> None:
-    plan = plan_for(width, height, lines, trained=True)
-    assert plan.rows >= 1 and plan.down >= 1 and plan.across >= 1
+@pytest.mark.parametrize(("drawn", "own"), [(0, 0), (3, 2), (4, 40), (50, 1), (50, 40)])
+def test_pictures_fit_their_room(width: int, height: int, lines: int, drawn: int, own: int) -> None:
+    plan = plan_for(width, height, lines, drawn, own)
+    assert plan.rows >= 1 and plan.down >= 1 and plan.across >= 1 and 0 <= plan.trained <= own
+    whole = plan.across + plan.trained
+    if own and whole > 1:
+        assert plan.trained >= min(own, whole // 4, whole - 1), "some, and all that the epochs leave"
+        assert plan.trained >= min(own, whole - drawn, whole - 1)
     if height >= 6 and width >= 20:
         assert plan.down * (plan.rows + 1) + 1 <= height
         assert (plan.across + plan.trained) * (plan.columns + 1) <= width

@@ -25,7 +25,7 @@ from engine.events import (
     StepDone,
     StopPlanned,
 )
-from engine.training.control import planned_stop
+from engine.training.control import planned_and_kept
 
 EPOCHS, STEPS = 3, 4
 TOTAL = EPOCHS * STEPS
@@ -132,11 +132,11 @@ def told_by(tmp_path: Path, *events: Event) -> int:
     path = tmp_path / "events.jsonl"
     path.unlink(missing_ok=True)
     tell(path, events)
-    return planned_stop(path)
+    return planned_and_kept(path)[0]
 
 
 def test_a_planned_stop_is_in_force_until_it_was_carried_out_or_taken_back(tmp_path: Path) -> None:
-    assert planned_stop(tmp_path / "none") == 0
+    assert planned_and_kept(tmp_path / "none") == (0, ())
     first, plan = session(0, 6), StopPlanned(2)
     over = [*first, plan, *session(6, 8)[3:]]
     assert told_by(tmp_path, *first) == 0

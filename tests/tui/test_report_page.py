@@ -19,10 +19,12 @@ from engine.errors import RunError
 from engine.events import EventLog, NearCopy, RunFailed, RunStarted, SampleSaved, Scored, SteppedDown, replay
 from engine.files import RunFolder
 from tests.reliability import figure
+from tui.compare_text import row_of, verdict_lines
 from tui.judged import JUDGED_NAME, Judged
 from tui.reporting.page import MARKER
 from tui.reporting.writing import Wish, refuse_foreign, write_report
 from tui.reporting.zoom import SCRIPT
+from tui.run_shelf import read_comparison
 
 HOSTILE = (
     "<script>alert(1)</script>", '"><img src=https://evil.example/x onerror=alert(1)>', "]]></svg></style></script>",
@@ -216,6 +218,26 @@ def test_several_runs_share_prompts_and_tell_only_what_differs(tmp_path: Path) -
     assert "Comparison of owl, cat" in told and "lora.rank" in told and "lora.alpha" not in told
     heads = [one for one in read.all("th") if one.get("scope") == "rowgroup"]
     assert len(heads) == 5, "the same words with other seeds are other prompts"
+
+
+def test_several_runs_are_ranked_as_on_the_terminal(tmp_path: Path) -> None:
+    """One comparison: the same order, figures, differences and words, with paths told by their ends."""
+    runs = tmp_path / "runs"
+    worse = made_run(runs, "owl", Shape(epochs=4), cache_dir="/elsewhere/one", lora={"resume_from": "/elsewhere/a.x"})
+    better = made_run(
+        runs, "cat", Shape(bottom=6), cache_dir="/elsewhere/two", lora={"resume_from": "/elsewhere/b.x"}
+    )
+    found = read_comparison([worse, better])
+    read = closed(write_report([worse, better]).page.read_text())
+    told = read.text()
+    for line in verdict_lines(found):
+        assert line in told
+    assert [run.name for run in found.runs] == ["cat", "owl"] and "Comparison of cat, owl" in told
+    for run in found.runs:
+        assert all(cell in told for cell in row_of(run))
+    assert set(found.differing) == {"cache_dir", "lora.resume_from"}
+    assert "lora.resume_from" in told and "a.x" in told and "b.x" in told
+    assert "/elsewhere" not in told and "cache_dir" not in told, "the machine's folders are nobody's business"
 
 
 def test_only_a_former_report_is_written_over(tmp_path: Path) -> None:

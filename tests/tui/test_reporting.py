@@ -77,12 +77,12 @@ def test_settings_are_told_without_folders_and_against_what_they_come_as(tmp_pat
         facts = read_facts(made_run(tmp_path / "runs"), decoder)
     assert facts.config is not None
     every = flat(facts.config, facts.shorten)
-    assert every["dataset.folders.1.path"] == "data" and every["model.t5"] == "t5.safetensors"
+    assert every["dataset.folders[1].path"] == "data" and every["model.t5"] == "t5.safetensors"
     assert every["dataset.captions.trigger_word"] == "zorple"
     assert not [value for value in every.values() if "/" in value]
     plain = defaults()
-    assert plain["lora.rank"] == "16" and plain["dataset.folders.*.repeats"] == "0"
-    assert plain["dataset.resolution"] == "1024" and "dataset.folders.*.path" not in plain
+    assert plain["lora.rank"] == "16" and plain["dataset.folders[*].repeats"] == "0"
+    assert plain["dataset.resolution"] == "1024" and "dataset.folders[*].path" not in plain
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from pocket import DEMO, FILES, pictures, pocket_config
 
 from engine.batches import Order
-from engine.config import RunConfig
+from engine.config import MaskConfig, RunConfig
 from engine.config_file import parse_config
 from engine.config_writer import table_text
 from engine.dataset.decoder import Decoder
@@ -18,12 +18,13 @@ from engine.errors import DatasetError
 from profiles.presets import FIRST, preset
 from profiles.recipes import FOLDER, own_folder
 from profiles.starters import demo_config
-from tui.setup.fields import FIELDS, NUMBERS, OWN, SLOTS, choices_of, schema_default, shown
+from tui.setup.fields import FIELDS, MASKS, NUMBERS, OWN, SLOTS, choices_of, schema_default, shown, without_meaning
 from tui.setup.folders import guess_folder, lay_out, layout_for
-from tui.setup.form import SetupForm, free_name, lookup
+from tui.setup.form import SetupForm, free_name
 from tui.setup.models import judge
 from tui.setup.prompts import fill_in, kinds_of, written
 from tui.setup.steps import count_steps
+from tui.setup.tables import lookup
 
 CLASS = {"path": DEMO / "regularization", "regularization": True}
 
@@ -198,6 +199,31 @@ def test_a_sessions_values_of_another_kind_are_begun_anew(tmp_path: Path, values
     form = SetupForm(tmp_path / "cat", values)
     assert form.values["name"] == "cat"
     assert form.check().problems == {"folder": "is empty"}
+
+
+def test_masks_are_settings_of_the_form_while_they_mean_something(tmp_path: Path) -> None:
+    form = filled(tmp_path)
+    assert {"mask_folder", "mask_outside"} <= without_meaning(form.values)
+    form.values["mask_outside"] = "much"
+    assert not form.check().problems and "dataset.masks" not in form.check().text
+    form.values |= {"masks": "folder", "mask_folder": "cut out", "mask_outside": "0.25"}
+    config = form.check().config
+    assert config is not None and not {"mask_folder", "mask_outside"} & without_meaning(form.values)
+    assert config.dataset.masks == MaskConfig(source="folder", folder="cut out", outside=0.25)
+    form.choose_preset("pocket")
+    assert form.check().config == config, "a preset that says nothing of masks leaves them"
+    form.values |= {"masks": "alpha", "mask_outside": "2"}
+    assert list(form.check().problems) == ["mask_outside"] and "mask_folder" in without_meaning(form.values)
+
+
+def test_masks_of_another_run_are_taken_and_a_session_without_their_fields_is_kept(tmp_path: Path) -> None:
+    config = pocket_config(tmp_path, dataset={"masks": {"source": "folder", "outside": 0.5}})
+    form = SetupForm(tmp_path, {})
+    form.take(config, "again")
+    assert [form.values[name] for name in MASKS] == ["folder", "masks", "0.5"]
+    before = {name: value for name, value in form.values.items() if name not in MASKS} | {"epochs": "77"}
+    back = SetupForm(tmp_path, before)
+    assert back.values["epochs"] == "77" and [back.values[name] for name in MASKS] == ["folder", "masks", "0.5"]
 
 
 def test_fields_are_settings_that_exist() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pocket import FILES, pictures, pocket_config
 from textual.pilot import Pilot
 from watching import text_of, until
@@ -20,7 +21,7 @@ from tui.machine import NO_GPU
 from tui.screens.dialogs import ChoiceDialog, ErrorDialog
 from tui.screens.pick import PickDialog
 from tui.screens.setup import SetupScreen
-from tui.setup.fields import SLOTS
+from tui.setup.fields import MASKS, SLOTS
 from tui.widgets.fields import Choice, FieldRow
 from tui.workplace import Workplace
 
@@ -106,6 +107,30 @@ async def test_a_number_that_is_wrong_is_told_as_it_is_typed_and_keeps_the_run_f
         await press_and_look(pilot, screen, "backspace")
         assert note(screen, "rank") == ""
         assert "ready" in text_of(app)
+
+
+async def test_masks_have_rows_once_there_are_to_be_some(work: Path) -> None:
+    pictures(work / "image", 3)
+    (work / "image" / "masks").mkdir()
+    Image.new("L", (64, 64)).save(work / "image" / "masks" / "00.png")
+    app = KilnApp(Workplace(work))
+    async with app.run_test(size=(100, 30)) as pilot:
+        screen = await opened(pilot, "ctrl+n")
+
+        def rows() -> list[bool]:
+            return [screen.query_one(f"#row-{name}").display for name in MASKS]
+
+        await until(pilot, lambda: rows() == [True, False, False])
+        screen.control("masks").focus()
+        await press_and_look(pilot, screen, "right")
+        await until(pilot, lambda: rows() == [True, True, True])
+        await until(pilot, lambda: note(screen, "mask_folder") == "1 of 3 pictures have a mask")
+        screen.control("mask_folder").focus()
+        await press_and_look(pilot, screen, "end", "2")
+        assert "0 of 3 pictures have a mask" in note(screen, "mask_folder")
+        screen.control("masks").focus()
+        await press_and_look(pilot, screen, "right")
+        assert rows() == [True, False, True] and note(screen, "mask_folder") == ""
 
 
 async def test_what_is_typed_comes_back_on_another_screen(work: Path) -> None:

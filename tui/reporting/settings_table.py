@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from engine.config import RunConfig
-from tui.comparing import flat as by_name
+from engine.config_names import flat as by_name
 from tui.reporting.markup import Markup, element, section, table
 from tui.reporting.privacy import Shortener
 
@@ -45,7 +45,7 @@ def flat(config: RunConfig, shorten: Shortener) -> dict[str, str]:
     """Every setting by its dotted name, in words; paths by their last names."""
     return {
         name: _words(value, shorten)
-        for name, value in by_name(config.model_dump(), start=1).items()
+        for name, value in by_name(config.model_dump()).items()
         if name.split(".")[0] not in LEFT_OUT
     }
 
@@ -57,7 +57,7 @@ def defaults(kind: type[BaseModel] = RunConfig, before: str = "") -> dict[str, s
         name = f"{before}{key}"
         inner = [one for one in (part.annotation, *get_args(part.annotation)) if _is_table(one)]
         if inner:
-            found |= defaults(inner[0], f"{name}." if inner[0] is part.annotation else f"{name}.*.")
+            found |= defaults(inner[0], f"{name}." if inner[0] is part.annotation else f"{name}[*].")
         if not part.is_required() and (not inner or inner[0] is not part.annotation):
             found[name] = _words(part.default, Shortener())
     return found
@@ -68,7 +68,7 @@ def _is_table(kind: Any) -> bool:
 
 
 def _starred(name: str) -> str:
-    return re.sub(r"\.\d+\.", ".*.", name)
+    return re.sub(r"\[\d+\]", "[*]", name)
 
 
 def _words(value: Any, shorten: Shortener) -> str:

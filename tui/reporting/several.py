@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from tui.compare_text import FIGURES, row_of, verdict_lines
+from tui.comparing import Compared, Comparison, compare, compared
 from tui.epochs import Prompt
 from tui.reporting import sections
 from tui.reporting.chart import chart
@@ -15,20 +18,36 @@ from tui.reporting.page import document, jumps, picture_words
 from tui.reporting.pictures import Key, Pictures
 from tui.reporting.plan import sample_key
 from tui.reporting.settings_table import flat
-from tui.reporting.summary import held_out_best
 from tui.units import duration
 
 _NAMES = {"runs": "Runs", "pictures": "Pictures", "curves": "Curves", "settings": "Settings", "faults": "Faults"}
 
+_HEADS = ("Epochs", "Chosen", "Worked", "In words")
+"""Columns that the comparison on the terminal has not."""
 
-def runs_page(runs: Sequence[RunFacts], pictures: Pictures, refused: dict[Key, str]) -> str:
-    """The whole page."""
+
+def ranked(runs: Sequence[RunFacts]) -> tuple[list[RunFacts], Comparison]:
+    """The runs in the order of their comparison, and that: as of `kiln compare`, with paths told by their ends."""
+    by_folder = {facts.folder: facts for facts in runs}
+    found = compare([_side(facts) for facts in runs])
+    return [by_folder[run.folder] for run in found.runs], found
+
+
+def _side(facts: RunFacts) -> Compared:
+    side = compared(facts.folder, facts.state, facts.config, facts.view, "cannot be read")
+    if facts.config is None:
+        return side
+    return replace(side, settings=flat(facts.config, facts.shorten))
+
+
+def runs_page(runs: Sequence[RunFacts], found: Comparison, pictures: Pictures, refused: dict[Key, str]) -> str:
+    """The whole page, of what :func:`ranked` gave."""
     names = [facts.name for facts in runs]
     parts = {
-        "runs": _table(runs),
+        "runs": _table(runs, found),
         "pictures": _grid(runs, Cells(pictures, refused)),
         "curves": _curves(runs),
-        "settings": _differences(runs),
+        "settings": _differences(runs, found),
         "faults": _faults(runs),
     }
     title = "Comparison of " + ", ".join(names)
@@ -42,19 +61,17 @@ def runs_page(runs: Sequence[RunFacts], pictures: Pictures, refused: dict[Key, s
     )
 
 
-def _table(runs: Sequence[RunFacts]) -> Markup:
+def _table(runs: Sequence[RunFacts], found: Comparison) -> Markup:
     rows = []
-    for facts in runs:
-        view, advice, chosen = facts.view, facts.advice, facts.judged.chosen
-        range_ = f"{advice.first} to {advice.last}" if advice.best else "none yet"
+    for facts, run in zip(runs, found.runs, strict=True):
+        figures, chosen = row_of(run), facts.judged.chosen
         rows.append((
-            facts.name, facts.state, f"{view.epoch} of {view.epochs}", range_, str(chosen) if chosen else "",
-            held_out_best(facts), duration(view.done.elapsed_s if view.done is not None else view.active_s),
-            advice.text,
+            facts.name, *(figures[at] for at in FIGURES), f"{facts.view.epoch} of {facts.view.epochs}",
+            str(chosen) if chosen else "", duration(run.elapsed_s), facts.advice.text,
         ))  # fmt: skip
-    heads = ("Run", "State", "Epochs", "Recommended", "Chosen", "Lowest held-out loss", "Worked", "Verdict")
-    hint = "Losses compare only where pictures and noise were the same: the same dataset, held out alike."
-    return section("Runs", table(heads, rows, class_="figures"), element("p", hint, class_="hint"), id_="runs")
+    heads = ("Run", *(label[0].upper() + label[1:] for label in FIGURES.values()), *_HEADS)
+    said = element("p", " ".join(verdict_lines(found)), class_="verdict")
+    return section("Runs", said, table(heads, rows, class_="figures"), id_="runs")
 
 
 def _curves(runs: Sequence[RunFacts]) -> Markup:
@@ -122,17 +139,11 @@ def _marks(facts: RunFacts) -> Markup:
     return element("small", ", ".join(found)) if found else NOTHING
 
 
-def _differences(runs: Sequence[RunFacts]) -> Markup:
-    every = [flat(facts.config, facts.shorten) if facts.config is not None else {} for facts in runs]
-    names = dict.fromkeys(name for one in every for name in one)
-    rows = [
-        (name, *(one.get(name, "unset" if one else "unknown") for one in every))
-        for name in names
-        if name != "name" and len({one.get(name, "unset") for one in every}) > 1
-    ]
-    heads = ("Setting", *(facts.name for facts in runs))
-    if not rows:
+def _differences(runs: Sequence[RunFacts], found: Comparison) -> Markup:
+    if not found.differing:
         return section("Settings", element("p", "All settings are the same."), id_="settings")
+    heads = ("Setting", *(facts.name for facts in runs))
+    rows = [(name, *values) for name, values in found.differing.items()]
     return section("Settings", table(heads, rows, "Settings that differ", class_="figures"), id_="settings")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tui.reporting.facts import RunFacts
 from tui.reporting.markup import Markup, element, section
-from tui.units import duration, number
+from tui.units import duration
 from tui.usage_words import usages
 from tui.view import LIVE_STATES
 
@@ -88,12 +88,3 @@ def usage(facts: RunFacts) -> Markup:
     ]  # fmt: skip
     intro = element("p", "The file is ", element("code", path.name), ".", gone)
     return section("How to use it", intro, element("div", *parts, class_="side wide"), id_="usage")
-
-
-def held_out_best(facts: RunFacts) -> str:
-    """The lowest held-out loss, with its epoch; "" where none was measured."""
-    found = [(sum(one.held_out) / len(one.held_out), one.epoch) for one in facts.view.measured if one.held_out]
-    if not found:
-        return ""
-    loss, epoch = min(found)
-    return f"{number(loss, 8)} at epoch {epoch}"

@@ -17,7 +17,7 @@ from tui.reporting import page, sheet
 from tui.reporting.facts import Progress, read_facts
 from tui.reporting.pictures import make_pictures
 from tui.reporting.plan import wanted
-from tui.reporting.several import runs_page
+from tui.reporting.several import ranked, runs_page
 
 MAX_MB = 25.0
 """Most that a page takes by default, in 1e6 bytes: what mail and forums still carry."""
@@ -85,7 +85,7 @@ def write_report(
         if not wish.force:
             refuse_foreign(path, marker)
     with Decoder() as decoder:
-        runs = [read_facts(folder, decoder, progress, wish.dataset) for folder in folders]
+        runs, found = ranked([read_facts(folder, decoder, progress, wish.dataset) for folder in folders])
     files, refused = wanted(runs)
     room = int(wish.max_mb * 1e6) - _TEXT_BYTES * len(runs) - _CELL_BYTES * len(files)
 
@@ -96,10 +96,11 @@ def write_report(
     pictures = make_pictures(files, max(room, 0), told, stop)
     if stop is not None and stop.is_set():
         raise RunError("The report was not written", "it was stopped", "")
-    text = page.run_page(runs[0], pictures, refused) if len(runs) == 1 else runs_page(runs, pictures, refused)
+    one = len(runs) == 1
+    text = page.run_page(runs[0], pictures, refused) if one else runs_page(runs, found, pictures, refused)
     data = text.encode("utf-8", "replace")
     atomic_write(target, data)
-    has_sheet = len(runs) == 1 and sheet.write_sheet(beside, runs[0], pictures)
+    has_sheet = one and sheet.write_sheet(beside, runs[0], pictures)
     failed = len(pictures.failed) + len(refused)
     return Written(
         target, len(data), beside if has_sheet else None, len(pictures.made), len(pictures.left_out), failed

@@ -20,7 +20,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from tui.aside import aside
-from tui.compare_text import rank_of, row_of
+from tui.compare_text import FIGURES, row_of
 from tui.comparing import Comparison, shown
 from tui.keys.key import bindings
 from tui.keys.runs import COMPARE_KEYS
@@ -151,8 +151,7 @@ def rows_of(found: Comparison) -> list[Row]:
     runs = found.runs
     told = [row_of(run) for run in runs]
     figures: list[Row] = [
-        ("rank", *map(rank_of, runs)),
-        *((label, *(row[at] for row in told)) for at, label in _LABELS.items()),
+        *((label, *(row[at] for row in told)) for at, label in FIGURES.items()),
         ("steps", *(f"{run.step} of {run.steps}" for run in runs)),
         ("time", *(duration(run.elapsed_s) for run in runs)),
         ("last loss", *(f"{run.losses[1][-1]:.4f}" if len(run.losses[1]) else "-" for run in runs)),
@@ -161,13 +160,6 @@ def rows_of(found: Comparison) -> list[Row]:
     rows = [names, *(row for row in figures if any(cell != "-" for cell in row[1:]))]
     rows += [(name, *values) for name, values in found.differing.items()]
     return rows if found.differing else [*rows, ("settings", "no setting differs")]
-
-
-_LABELS = {
-    2: "verdict", 3: "good epochs", 4: "best epoch", 5: "held-out loss", 6: "drift", 7: "time a step",
-    8: "peak memory", 9: "LoRA file", 10: "state",
-}  # fmt: skip
-"""What the cells of :func:`tui.compare_text.row_of` are called here."""
 
 
 def _table(rows: list[Row], apart: Sequence[str], width: int) -> Content:

@@ -24,7 +24,7 @@ from tui.widgets.cells import glyphs_of
 from tui.widgets.crop_preview import CropPreview
 from tui.widgets.keyline import KeyLine
 from tui.widgets.notice import Notice
-from tui.widgets.picture_info import ENLARGED, mask_shown, parts_of
+from tui.widgets.picture_info import ENLARGED, mask_shown, mask_words, parts_of
 from tui.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -42,20 +42,21 @@ class CropView(Screen[str | None]):
     Args:
         rows: the pictures to go through.
         at: which of them comes first.
+        masks: whether masks are shown, as they were where one comes from.
     """
 
     app: KilnApp
 
     CSS_PATH = "crop.tcss"
 
-    def __init__(self, workplace: Workplace, rows: Sequence[Row], at: int) -> None:
+    def __init__(self, workplace: Workplace, rows: Sequence[Row], at: int, masks: bool = False) -> None:
         super().__init__()
         self._workplace = workplace
         self.catalog = workplace.catalog
         self.rows = list(rows)
         self.at = at
         self.shape: Shape = FREE
-        self.fine = self.masks = False
+        self.fine, self.masks = False, masks
         self.shapes: tuple[Shape, ...] = (FREE,)
         self.box: Crop | None = None
         """The box as it is drawn; None while the picture's size is not known."""
@@ -105,7 +106,9 @@ class CropView(Screen[str | None]):
         state = " (changed)" if self.changed else ""
         head = f"Crop {self.at + 1:,}/{len(self.rows):,}  {row.name}{state}"
         self.query_one("#head", Static).update(safe(head, 300))
-        self.query_one("#gives", Static).update(safe(self._gives(), 300))
+        dot = f" {glyphs_of(self.app).dot} "
+        gives = dot.join([self._gives(), *([mask_words(mask)] if self.masks else [])])
+        self.query_one("#gives", Static).update(safe(gives, 300))
 
     def _gives(self) -> str:
         """Size, place, bucket and enlargement of what the box leaves."""

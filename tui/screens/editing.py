@@ -17,6 +17,8 @@ from tui.view import RunView
 
 if TYPE_CHECKING:  # the first frame does not wait for them
     from tui.catalog import Row
+    from tui.screens.crop import CropScreen
+    from tui.screens.large_picture import LargePictureScreen
     from tui.widgets.caption import CaptionPane
     from tui.widgets.dataset import DatasetPane
 
@@ -57,7 +59,7 @@ class EditingScreen(CaptionWays):
         from tui.screens.crop import CropScreen
 
         listing = self._dataset.listing
-        self.app.push_screen(CropScreen(self.workplace, listing.rows, listing.cursor), self._left)
+        self._show_over(CropScreen(self.workplace, listing.rows, listing.cursor, self._caption.show_mask))
 
     def on_large_wanted(self) -> None:
         """Show the picture under the cursor large, and others from there."""
@@ -66,11 +68,15 @@ class EditingScreen(CaptionWays):
 
         listing = self._dataset.listing
         if not pictures_are_off(self.app):
-            screen = LargePictureScreen(self.workplace, listing, listing.cursor)
-            self.app.push_screen(screen, self._left)
+            self._show_over(LargePictureScreen(self.workplace, listing, listing.cursor, self._caption.show_mask))
 
-    def _left(self, path: str | None) -> None:
-        """The picture shown last is the current one."""
+    def _show_over(self, screen: CropScreen | LargePictureScreen) -> None:
+        self.app.push_screen(screen, lambda path: self._left(path, screen.masks))
+
+    def _left(self, path: str | None, masks: bool) -> None:
+        """The picture shown last is the current one, and masks are shown as they were there."""
+        if masks != self._caption.show_mask:
+            self._caption.flip_mask()
         dataset = self._dataset
         at = next((n for n, row in enumerate(dataset.listing.rows) if str(row.path) == path), None)
         if at is not None:

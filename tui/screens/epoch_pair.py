@@ -1,8 +1,9 @@
-"""Two epochs at full size: side by side, or flipped in one place, where the eye sees what moved."""
+"""Two epochs at full size, or a training picture and one: side by side, or flipped, where one sees what moved."""
 
 from __future__ import annotations
 
 from engine.events import SampleSaved
+from tui.epochs_own import Captioned
 from tui.epochs_shown import Shown, told_row
 from tui.keys.epochs import PAIR_KEYS
 from tui.keys.key import bindings
@@ -17,15 +18,17 @@ class PairScreen(TwoPictures):
 
     Args:
         first: the epoch held, A; ``second`` is B, which left and right change.
+        own: the place of the training picture that is held in its stead; -1 for none.
     """
 
     BINDINGS = bindings(PAIR_KEYS)
 
-    def __init__(self, workplace: Workplace, shown: Shown, first: int, second: int) -> None:
+    def __init__(self, workplace: Workplace, shown: Shown, first: int, second: int, own: int = -1) -> None:
         super().__init__(workplace, shown.folder)
         self.shown = shown
         self.epochs = [first, second]
         self.prompt = shown.prompt
+        self.own = own
         self.front = 1
         """Which of the two is in sight where one place has both."""
         self.flipping = False
@@ -47,14 +50,21 @@ class PairScreen(TwoPictures):
 
     def _show(self) -> None:
         self.set_class(self.flipping, "-flip")
-        if self.flipping:
-            self.put(0, self._sample(self.front), self._told(self.front))
-        else:
-            for number in range(2):
-                self.put(number, self._sample(number), self._told(number))
+        for place, number in ((0, self.front),) if self.flipping else ((0, 0), (1, 1)):
+            if number == 0 and (own := self._own()) is not None:
+                path, caption = own
+                told = f"{self.own + 1} of {len(self.shown.own)} training pictures, {path.name}: {caption}"
+                self.put_file(place, path, f"{NAMES[0]}  {told}")
+            else:
+                self.put(place, self._sample(number), self._told(number))
         prompt = self.shown.prompts[self.prompt]
         first, second = (f"{name} epoch {epoch}" for name, epoch in zip(NAMES, self.epochs, strict=True))
+        first = first if self._own() is None else f"{NAMES[0]} a training picture"
         self.tell(f"{first} and {second}  seed {prompt.seed}", prompt.text, prompt.kind)
+
+    def _own(self) -> Captioned | None:
+        """The training picture that is held in place of an epoch's."""
+        return self.shown.own.at(self.shown.prompts[self.prompt].index, self.own)
 
     def action_flip(self) -> None:
         """The other picture in the same place; the first time, one place for both."""
@@ -75,15 +85,23 @@ class PairScreen(TwoPictures):
         self.epochs[1], self.front = drawn[at], 1
         self._show()
 
+    def action_own(self, by: int) -> None:
+        """Hold the dataset's next picture as A, the nearest to the prompt first; after the last the epoch again."""
+        if not self.shown.own:
+            self.app.say("No picture of the dataset is known")
+            return
+        self.own, self.front = (self.own + 1 + by) % (len(self.shown.own) + 1) - 1, 0
+        self._show()
+
     def action_line(self, by: int) -> None:
         """Another prompt."""
         self.prompt = max(0, min(self.prompt + by, len(self.shown.prompts) - 1))
         self._show()
 
     def action_swap(self) -> None:
-        """A becomes B."""
+        """A becomes B; in the place of a training picture comes B."""
         self.epochs.reverse()
-        self.front = 1 - self.front
+        self.own, self.front = -1, 1 - self.front
         self._show()
 
     def action_back(self) -> None:

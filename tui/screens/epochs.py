@@ -19,6 +19,7 @@ from tui.blind import candidates, pairings
 from tui.epochs_shown import rejudged
 from tui.judged import MOST_STARS, QUESTIONS, Judged, Opinion, write_judged
 from tui.screens.epochs_taking import EpochsTaking
+from tui.widgets.epoch_grid import OwnChosen
 from tui.widgets.preview import pictures_are_off
 
 
@@ -124,6 +125,15 @@ class EpochsScreen(EpochsTaking):
 
     def action_compare(self) -> None:
         """Show two epochs: the marked one, else the advised, else the one before; and this."""
+        self._pair()
+
+    @on(OwnChosen)
+    def _own_chosen(self, event: OwnChosen) -> None:
+        """Show a picture of the dataset beside this epoch's."""
+        self.shown = replace(self.shown, prompt=event.prompt)
+        self._pair(event.place)
+
+    def _pair(self, own: int = -1) -> None:
         from tui.screens.epoch_pair import PairScreen
 
         if pictures_are_off(self.app):
@@ -133,10 +143,11 @@ class EpochsScreen(EpochsTaking):
         here = max((epoch for epoch in drawn if epoch <= shown.epoch), default=drawn[0] if drawn else -1)
         others = [epoch for epoch in (self.marked, shown.advice.best) if epoch in drawn and epoch != here]
         others += [epoch for epoch in reversed(drawn) if epoch < here] + [epoch for epoch in drawn if epoch > here]
-        if not others:
-            self.app.say("Two epochs with pictures are needed")
+        if not drawn or not (others or shown.own):
+            self.app.say("Two epochs with pictures are needed" if drawn else "There is no picture yet")
             return
-        self.app.push_screen(PairScreen(self.workplace, shown, others[0], here), self._compared)
+        own = own if others else max(own, 0)
+        self.app.push_screen(PairScreen(self.workplace, shown, [*others, here][0], here, own), self._compared)
 
     def _compared(self, came: str | None) -> None:
         if came:

@@ -12,6 +12,7 @@ from tui.epochs_shown import Shown
 from tui.keys.epochs import EPOCHS_KEYS
 from tui.keys.key import bindings
 from tui.screens.epochs_view import PARTS, EpochsView
+from tui.widgets.epoch_grid import EpochGrid
 from tui.widgets.epoch_plot import SIGNALS
 from tui.widgets.epoch_table import EpochChosen
 
@@ -87,6 +88,18 @@ class EpochsMoving(EpochsView):
         """Strengths of one prompt, or all prompts again."""
         self.move_to(replace(self.shown, by_strength=not self.shown.by_strength))
         self.go_to("pictures")
+
+    def action_own(self, by: int) -> None:
+        """The dataset's next pictures beside the samples; after the last the first again."""
+        grid, count, at = self.query_one(EpochGrid), len(self.shown.own), self.shown.own_at
+        if not grid.size.width:
+            self.go_to("pictures")
+        elif not count or count <= grid.own_step:
+            self.app.say("These are all of the dataset's pictures" if count else "No picture of the dataset is known")
+        else:
+            at += by * grid.own_step
+            last = (count - 1) // grid.own_step * grid.own_step
+            self.move_to(replace(self.shown, own_at=0 if at >= count else last if at < 0 else at))
 
     def action_pane(self, by: int) -> None:
         """The next part of the screen."""

@@ -166,6 +166,7 @@ class EpochsView(Screen[str | None]):
         plot.border_subtitle = safe(f"c: {SIGNALS[(shown.signal + 1) % len(SIGNALS)]}")
         table.border_title = safe(f"Epochs  {len(shown.rows)}")
         grid.border_title = safe("Pictures, strength by epoch" if shown.by_strength else "Pictures, prompt by epoch")
+        grid.border_subtitle = safe("t: training pictures" if shown.own else "")
         plot.take(shown)
         table.take(shown, self.marked)
         grid.take(shown)

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import Input, Static, TextArea
 
 from tui.screens.setup_looks import Looks
-from tui.setup.fields import FIELDS, FILES, OWN, SLOTS, Field, choices_of
+from tui.setup.fields import FIELDS, FILES, OWN, SLOTS, Field, choices_of, without_meaning
 from tui.setup.form import BASE
 from tui.setup.models import Finds
 from tui.setup.notes import Note, notes_of
@@ -138,12 +138,12 @@ class FormFields(Looks):
         return notes_of(self)
 
     def show_notes(self) -> None:
-        """Say under every field what is known of it; only files of one's own have rows for files."""
+        """Say under every field what is known of it; what has no meaning now has no row."""
         self.notes = self.notes_now()
-        own_files = self.form.values["base"] == FILES
+        away = without_meaning(self.form.values)
         for name in self.fields:
             row = self.query_one(f"#row-{name}", FieldRow)
-            row.set_class(name in SLOTS and not own_files, "-away")
+            row.set_class(name in away, "-away")
             note = self.notes.get(name, Note(""))
             row.tell(note.text, note.kind)
 

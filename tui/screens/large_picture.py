@@ -22,7 +22,7 @@ from tui.widgets.crop_preview import CropPreview
 from tui.widgets.keyline import KeyLine
 from tui.widgets.large_picture import LargePicture
 from tui.widgets.notice import Notice
-from tui.widgets.picture_info import crop_of, facts_of, mask_shown, placement_of
+from tui.widgets.picture_info import crop_of, facts_of, mask_shown, mask_words, placement_of
 from tui.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class LargePictureScreen(Screen[str | None]):
     Args:
         listing: the pictures to go through; marks go into it.
         at: which of them comes first.
+        masks: whether masks are shown, as they were where one comes from.
     """
 
     app: KilnApp
@@ -45,13 +46,13 @@ class LargePictureScreen(Screen[str | None]):
     CSS_PATH = "large_picture.tcss"
     BINDINGS = bindings(LARGE_KEYS)
 
-    def __init__(self, workplace: Workplace, listing: Listing, at: int) -> None:
+    def __init__(self, workplace: Workplace, listing: Listing, at: int, masks: bool = False) -> None:
         super().__init__()
         self._workplace = workplace
         self._listing = listing
         self._rows = list(listing.rows)
         self._at = at
-        self._dark, self._masks = True, False
+        self._dark, self.masks = True, masks
         self.look = Look()
 
     @property
@@ -89,11 +90,12 @@ class LargePictureScreen(Screen[str | None]):
     def _show(self) -> None:
         row, dataset = self.row, self._workplace.catalog.dataset
         placement, glyphs = placement_of(row, dataset), glyphs_of(self.app)
+        mask = mask_shown(row, dataset) if self.masks else None
         self.query_one(LargePicture).show_part(
             row.path,
             row.picture_mark,
             crop_of(row, placement) if self._dark else None,
-            mask_shown(row, dataset) if self._masks else None,
+            mask,
             part_of(self.look, *self._sizes),
         )
         place = f"{self._at + 1:,}/{len(self._rows):,}"
@@ -102,6 +104,7 @@ class LargePictureScreen(Screen[str | None]):
         facts = facts_of(row, placement, glyphs.arrow)
         self.query_one("#head", Static).update(safe(f"{place}  {row.name}{marked}{zoom}", 300))
         told = [*facts.parts, f"{row.stars} stars" if row.stars else "", facts.problem]
+        told += [mask_words(mask)] if self.masks else []
         self.query_one("#facts", Static).update(safe(f" {glyphs.dot} ".join(filter(None, told)), 400))
 
     def action_zoom(self, by: int) -> None:
@@ -134,7 +137,7 @@ class LargePictureScreen(Screen[str | None]):
 
     def action_mask(self) -> None:
         """Show the mask, or hide it."""
-        self._masks = not self._masks
+        self.masks = not self.masks
         self._show()
 
     def action_back(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,11 +51,12 @@ class TwoPictures(Screen[str | None]):
 
     def put(self, number: int, sample: SampleSaved | None, name: str) -> None:
         """Show a picture in place 0 or 1, and what is said above it."""
-        preview = self.query_one(f"#picture-{number}", Preview)
-        if sample is None:
-            preview.show_picture(None)
-        else:
-            preview.show_picture(sample_in(self._folder, sample.path), (sample.step, sample.seed))
+        where = None if sample is None else sample_in(self._folder, sample.path)
+        self.put_file(number, where, name, None if sample is None else (sample.step, sample.seed))
+
+    def put_file(self, number: int, path: Path | None, name: str, mark: Hashable = None) -> None:
+        """The same with a file's picture; ``mark`` is another one where the file is."""
+        self.query_one(f"#picture-{number}", Preview).show_picture(path, mark)
         self.query_one(f"#name-{number}", Static).update(safe(name, 200))
 
     def tell(self, head: str, prompt: str, kind: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -86,6 +87,20 @@ GROUPS: tuple[Group, ...] = (
             "trigger", "Trigger word", "text", "dataset.captions.trigger_word",
             "Put in front of captions that lack it", empty="a word that the model does not know",
         ),
+        Field(
+            "masks", "Masks", "choice", "dataset.masks.source",
+            "What of each picture the loss counts; v in the dataset shows it",
+            (("off", "none: all of each picture counts"), ("folder", "grey PNG files of the pictures' names"),
+             ("alpha", "the pictures' own transparency")),
+        ),
+        Field(
+            "mask_folder", "Mask folder", "text", "dataset.masks.folder",
+            "Below the dataset folder, or in full: white counts in full, black as below; none of it is trained on",
+        ),
+        Field(
+            "mask_outside", "Outside a mask", "number", "dataset.masks.outside",
+            "Weight of the loss where a mask is black; 0 learns nothing there and leaves it to chance",
+        ),
     )),
     Group("What it learns", (
         Field(
@@ -122,7 +137,7 @@ GROUPS: tuple[Group, ...] = (
             "Epochs from one LoRA file to the next; 0: only the last",
         ),
         Field(
-            "keep_loras", "Keep", "number", "saving.keep_loras",
+            "keep_loras", "Keep LoRAs", "number", "saving.keep_loras",
             "So many of the newest LoRA files stay, the recommended and starred ones besides; 0: all",
         ),
         Field(
@@ -151,6 +166,14 @@ def choices_of(field: Field) -> tuple[tuple[str, str], ...]:
     return field.choices
 
 
+def without_meaning(values: Mapping[str, str]) -> frozenset[str]:
+    """Fields that another one leaves without a meaning: files of a model that brings its own, masks that are off."""
+    away = set() if values["base"] == FILES else set(SLOTS)
+    away |= set() if values["masks"] == "folder" else {"mask_folder"}
+    away |= {"mask_outside"} if values["masks"] == "off" else set()
+    return frozenset(away)
+
+
 FIELDS: dict[str, Field] = {field.id: field for group in GROUPS for field in group.fields}
 
 NUMBERS: tuple[str, ...] = (
@@ -158,6 +181,9 @@ NUMBERS: tuple[str, ...] = (
     "keep_loras", "sample_every", "strengths",
 )  # fmt: skip
 """Fields that a preset fills in."""
+
+MASKS: tuple[str, ...] = ("masks", "mask_folder", "mask_outside")
+"""Fields that belong to the pictures: a preset fills them in only if it says something of masks."""
 
 
 def schema_default(key: str) -> Any:

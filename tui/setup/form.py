@@ -7,15 +7,14 @@ duplicated. Nothing here looks at the disk.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.config import Part, RunConfig
+from engine.config import RunConfig
 from engine.config_file import examine
 from engine.config_writer import table_text
 from engine.errors import ConfigError
@@ -23,11 +22,22 @@ from engine.files import slug
 from profiles.presets import DEMO_TRIGGER, TRIGGER, preset, read_anew, shelf
 from profiles.starters import pocket_model
 from tui.setup import choices
-from tui.setup.fields import FIELDS, FILES, NUMBERS, OWN, POCKET, SLOTS, choices_of, schema_default, shown
+from tui.setup.fields import (
+    FIELDS,
+    FILES,
+    MASKS,
+    NUMBERS,
+    OWN,
+    POCKET,
+    SLOTS,
+    choices_of,
+    schema_default,
+    shown,
+    without_meaning,
+)
 from tui.setup.folders import Layout
 from tui.setup.prompts import kinds_of
-
-Table = dict[str, Any]
+from tui.setup.tables import Table, drop, lookup, merged, ordered, put
 
 BASE = "@base"
 """Where the duplicated run's own settings are kept among the values, as JSON."""
@@ -80,15 +90,19 @@ class SetupForm:
         self.values.clear()
         self.values |= {"base": POCKET, "name": name, "runs_dir": "runs", "folder": "", "repeats": ""}
         self.values |= dict.fromkeys((*SLOTS, "class_folder", "trigger"), "")
+        self._fill_in(MASKS, {})
         self.choose_preset(POCKET)
 
     def _usable(self) -> bool:
         """Whether the values are a form's: a session may come from another version, or be damaged."""
         bases, presets = (dict(choices_of(FIELDS[name])) for name in ("base", "preset"))
         try:
-            own = isinstance(json.loads(self.values.get(BASE, "")), dict)
+            base = json.loads(self.values.get(BASE, "{}"))
         except (ValueError, RecursionError):
-            own = False
+            base = None
+        own = BASE in self.values and isinstance(base, dict)
+        if isinstance(base, dict):  # a session from before there were fields for masks
+            self._fill_in([name for name in MASKS if name not in self.values], base)
         known = self.values.get("preset") in presets or (own and self.values.get("preset") == OWN)
         return FIELDS.keys() <= self.values.keys() and self.values["base"] in bases and known
 
@@ -96,12 +110,18 @@ class SetupForm:
         """Fill in a preset's numbers and prompts."""
         self.values["preset"] = name
         table = self._base() if name == OWN else preset(name).table
-        for number in NUMBERS:
-            key = FIELDS[number].key
-            self.values[number] = shown(lookup(table, key, schema_default(key)))
+        self._fill_in(NUMBERS, table)
+        if lookup(table, "dataset.masks"):
+            self._fill_in(MASKS, table)
         prompts = lookup(table, "sampling.prompts", ())
         self.values["prompts"] = "\n".join(entry["prompt"] for entry in prompts)
         choices.forget_fields(self.values)
+
+    def _fill_in(self, names: Iterable[str], table: Mapping[str, Any]) -> None:
+        """Take settings of ``table`` into their fields; what it leaves out is as it comes."""
+        for name in names:
+            key = FIELDS[name].key
+            self.values[name] = shown(lookup(table, key, schema_default(key)))
 
     def choose_base(self, name: str) -> None:
         """Take the pocket model or one's own files, and a preset that goes with it."""
@@ -136,6 +156,7 @@ class SetupForm:
         others = next((entry for entry in folders if entry.get("regularization")), {})
         self.values |= {"folder": concept.get("path", ""), "class_folder": others.get("path", "")}
         self.values["repeats"] = shown(concept.get("repeats") or None)
+        self._fill_in(MASKS, table)
         self.choose_preset(OWN)
 
     def advise(self, changes: Mapping[str, Any]) -> None:
@@ -176,13 +197,13 @@ class SetupForm:
 
     def table(self) -> Table:
         """The configuration as plain values: the preset's or the other run's settings under what is typed."""
-        table = self.recipe()
+        table, away = self.recipe(), without_meaning(self.values)
         for entry in FIELDS.values():
             if not entry.key or entry.key.startswith("model."):
                 continue
             value = _typed(entry.kind, self.values.get(entry.id, ""))
             default = schema_default(entry.key)
-            if value is None or (entry.id not in STATED and shown(value) == shown(default)):
+            if value is None or entry.id in away or (entry.id not in STATED and shown(value) == shown(default)):
                 drop(table, entry.key)
             else:
                 put(table, entry.key, value)
@@ -318,59 +339,6 @@ def _without_trigger(prompt: str, trigger: str) -> str:
     """The prompt for any trigger word, as presets have it: another one typed in the form takes its place."""
     word = rf"(?<!\w){re.escape(trigger)}(?!\w)"
     return re.sub(word, lambda _: TRIGGER, prompt) if trigger else prompt
-
-
-def lookup(table: Mapping[str, Any], key: str, default: Any = None) -> Any:
-    """The value at a dotted key."""
-    value: Any = table
-    for name in key.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return default
-        value = value[name]
-    return value
-
-
-def put(table: Table, key: str, value: Any) -> None:
-    """Set the value at a dotted key."""
-    *parents, last = key.split(".")
-    for name in parents:
-        table = table.setdefault(name, {})
-    table[last] = value
-
-
-def drop(table: Table, key: str) -> None:
-    """Remove a dotted key, if it is there."""
-    *parents, last = key.split(".")
-    inner = lookup(table, ".".join(parents)) if parents else table
-    if isinstance(inner, dict):
-        inner.pop(last, None)
-
-
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """``over`` laid upon ``under``, table by table; both stay as they are."""
-    result: Table = copy.deepcopy(dict(under))
-    for key, value in over.items():
-        below = result.get(key)
-        if isinstance(below, dict) and isinstance(value, Mapping):
-            result[key] = merged(below, value)
-        else:
-            result[key] = copy.deepcopy(value)
-    return result
-
-
-def ordered(table: Table, schema: type[Part]) -> Table:
-    """The same table in the schema's order; what the schema does not know comes last."""
-    known = [name for name in schema.model_fields if name in table]
-    result: Table = {}
-    for name in [*known, *(name for name in table if name not in known)]:
-        value = table[name]
-        inner = schema.model_fields[name].annotation if name in known else None
-        if isinstance(inner, type) and issubclass(inner, Part) and isinstance(value, dict):
-            value = ordered(value, inner)
-            if not value:
-                continue
-        result[name] = value
-    return result
 
 
 def free_name(folder: Path, name: str) -> str:

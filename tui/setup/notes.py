@@ -99,7 +99,16 @@ def _dataset_notes(known: Known) -> dict[str, Note]:
         count = sum(sample.regularization for sample in scan.samples)
         worst = next((found for found in of_class if found.severity == "error"), None)
         notes["class_folder"] = Note(worst.message, "bad") if worst else Note(f"{count} pictures", "good")
-    return notes
+    return notes | _mask_notes(known, scan)
+
+
+def _mask_notes(known: Known, scan: Scan) -> dict[str, Note]:
+    """How many pictures have a mask, where they come from files: one that has none counts in full."""
+    if known.form.values["masks"] != "folder" or not scan.samples:
+        return {}
+    count = sum(sample.mask is not None for sample in scan.samples)
+    told = f"{count} of {len(scan.samples)} pictures have a mask"
+    return {"mask_folder": Note(told, "good") if count else Note(f"{told}: all of them counts", "changed")}
 
 
 def _folder_note(scan: Scan, found: list[Problem]) -> Note:

@@ -29,7 +29,7 @@ from tui.widgets.caption_editor import CaptionEditor, Marks
 from tui.widgets.caption_status import note_of, status_of
 from tui.widgets.cells import glyphs_of
 from tui.widgets.gauges import Counted, Gauges
-from tui.widgets.picture_info import Facts, PictureInfo, crop_of, facts_of, mask_shown, placement_of
+from tui.widgets.picture_info import Facts, PictureInfo, crop_of, facts_of, mask_shown, mask_words, placement_of
 from tui.widgets.preview import Preview
 
 COUNT_AFTER_S = 0.15
@@ -119,8 +119,7 @@ class CaptionView(Vertical):
         self._tell_facts()
         if not self.show_mask:
             return "Masks are hidden"
-        has = self.row is not None and mask_shown(self.row, self._catalog.dataset) is not None
-        return "Red counts less" if has else "This picture has no mask (dataset.masks)"
+        return mask_words(None if self.row is None else mask_shown(self.row, self._catalog.dataset))
 
     def _tell_facts(self) -> None:
         row = self.row

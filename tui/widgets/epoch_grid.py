@@ -1,4 +1,4 @@
-"""The grid of pictures: prompts down, epochs across, beside the training picture nearest to each prompt.
+"""The grid of pictures: prompts down, epochs across, beside the dataset's pictures nearest to each prompt.
 
 The same widget shows one prompt over strengths. Both ways it scrolls by whole pictures, so that the cursor is always
 in sight; what is not in sight is neither decoded nor drawn.
@@ -18,6 +18,7 @@ from rich.cells import set_cell_size
 from rich.style import Style
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 
 from engine.text import safe_text
@@ -36,6 +37,8 @@ LEAST_ROWS, MOST_ROWS = 4, 14
 """Rows of a picture; it is twice as many columns wide."""
 FEWEST_ACROSS = 4
 """Pictures that are side by side before they are made larger."""
+OWN_PART = 4
+"""One of so many columns, at least, has the dataset's pictures."""
 KEPT_STRIPS = 300
 
 NO_PICTURES = (
@@ -49,13 +52,13 @@ class Plan:
     """How the room is shared: rows and columns of a picture, how many there are down and across.
 
     Attributes:
-        trained: the first column has training pictures.
+        trained: so many of the columns, the first ones, have training pictures.
     """
 
     rows: int
     down: int
     across: int
-    trained: bool
+    trained: int
 
     @property
     def columns(self) -> int:
@@ -63,12 +66,26 @@ class Plan:
         return 2 * self.rows
 
 
-def plan_for(width: int, height: int, lines: int, trained: bool) -> Plan:
-    """Pictures as large as leaves a few lines and a few epochs side by side; each line has a heading."""
+def plan_for(width: int, height: int, lines: int, drawn: int, own: int) -> Plan:
+    """Pictures as large as leaves a few lines and a few of them side by side; each line has a heading.
+
+    Args:
+        drawn: epochs that have pictures.
+        own: the dataset's pictures; they have a part of the columns, and all that the epochs leave.
+    """
     down = max(1, min(lines, (height - 1) // (LEAST_ROWS + 3)))
     rows = max(1, min(MOST_ROWS, (height - 1) // down - 1, (width // FEWEST_ACROSS - 1) // 2))
     across = max(1, width // (2 * rows + 1))
-    return Plan(rows, max(1, (height - 1) // (rows + 1)), max(1, across - trained), trained and across > 1)
+    trained = min(own, across - 1, max(across // OWN_PART, across - drawn, 1))
+    return Plan(rows, max(1, (height - 1) // (rows + 1)), across - trained, trained)
+
+
+@dataclass
+class OwnChosen(Message):
+    """The user pointed at a picture of the dataset, at ``place`` of the order for a prompt, by its number."""
+
+    place: int
+    prompt: int
 
 
 class EpochGrid(DecodedPictures, can_focus=True):
@@ -109,7 +126,8 @@ class EpochGrid(DecodedPictures, can_focus=True):
     def content_key(self) -> Hashable:
         """What is shown, where the cursor is, and how many pictures were decoded."""
         shown = self.shown
-        return shown.version, shown.at, shown.prompt, shown.by_strength, self._loads, self._left, self._top
+        moved = shown.version, shown.at, shown.prompt, shown.by_strength, shown.own_at
+        return moved, self._loads, self._left, self._top
 
     @property
     def lines(self) -> list[tuple[int, float]]:
@@ -121,7 +139,13 @@ class EpochGrid(DecodedPictures, can_focus=True):
 
     @property
     def _plan(self) -> Plan:
-        return plan_for(*self.size, len(self.lines), bool(self.shown.nearest))
+        return plan_for(*self.size, len(self.lines), len(self.shown.drawn), len(self.shown.own))
+
+    @property
+    def own_step(self) -> int:
+        """How many of the dataset's pictures one goes on by: as many as there are in sight for a prompt."""
+        plan = self._plan
+        return max(1, plan.trained * (min(plan.down, len(self.lines)) if self.shown.by_strength else 1))
 
     def _arrangement(self) -> Hashable:
         """Keep the cursor in sight; what comes back differs when other pictures are."""
@@ -132,7 +156,8 @@ class EpochGrid(DecodedPictures, can_focus=True):
             self._left = min(max(min(self._left, column - beside), column + beside - plan.across + 1, 0), last)
             line = 0 if self.shown.by_strength else self.shown.prompt
             self._top = max(0, min(self._top, line, len(self.lines) - plan.down), line - plan.down + 1)
-        return plan, self._left, self._top, self.shown.version, self.shown.by_strength, tuple(self.lines)
+        shown = self.shown
+        return plan, self._left, self._top, shown.version, shown.by_strength, shown.own_at, tuple(self.lines)
 
     @property
     def _column(self) -> int:
@@ -140,20 +165,25 @@ class EpochGrid(DecodedPictures, can_focus=True):
         return max(0, bisect_right(self.shown.drawn, self.shown.epoch) - 1)
 
     def _cells(self) -> list[list[Wanted | None]]:
-        """What is in sight: for each line the training picture, if there is a column for it, then the epochs."""
+        """What is in sight: for each line training pictures, as many as have columns, then the epochs."""
         plan, shown, ascii_only = self._plan, self.shown, self.glyphs.ascii
         found = []
-        for index, strength in self.lines[self._top : self._top + plan.down]:
+        for number, (index, strength) in enumerate(self.lines[self._top : self._top + plan.down]):
             row: list[Wanted | None] = []
-            if plan.trained:
-                near = shown.nearest.get(index)
-                row.append(None if near is None else (str(near), plan.columns, plan.rows, ascii_only))
+            for place in range(plan.trained):
+                own = shown.own.at(index, self._own_place(number, place))
+                row.append(None if own is None else (str(own[0]), plan.columns, plan.rows, ascii_only))
             for epoch in shown.drawn[self._left : self._left + plan.across]:
                 sample = shown.grid.get((epoch, index, strength))
                 where = "" if sample is None else str(sample_in(shown.folder, sample.path))
                 row.append((where, plan.columns, plan.rows, ascii_only) if where else None)
             found.append(row)
         return found
+
+    def _own_place(self, line: int, column: int) -> int:
+        """The place, in its prompt's order, of a training picture; lines of one prompt have different ones."""
+        before = line * self._plan.trained if self.shown.by_strength else 0
+        return self.shown.own_at + before + column
 
     def _wanted(self) -> list[Wanted]:
         if self.size.width < 4 or self.size.height < 3 or how_to_draw(self.app)[0] is None:
@@ -163,7 +193,7 @@ class EpochGrid(DecodedPictures, can_focus=True):
 
     def _decode(self, wanted: Wanted) -> PictureCells:
         path, columns, rows, ascii_only = wanted
-        if Path(path) not in self.shown.nearest.values():
+        if path not in self.shown.own.paths:
             return super()._decode(wanted)
         thumbnail = self._thumbnails().load(Path(path))
         if thumbnail.pixels is None:
@@ -207,13 +237,21 @@ class EpochGrid(DecodedPictures, can_focus=True):
 
     def _heading(self, plan: Plan, width: int) -> Strip:
         head, mark = self.style_of("grid--head"), self.style_of("grid--here")
-        runs = [("training"[: plan.columns].center(plan.columns) + " ", head)] if plan.trained else []
+        runs = [(f"{self._own_heading(plan)} ", head)] if plan.trained else []
         column = self._column
         for number, epoch in enumerate(self.shown.drawn[self._left : self._left + plan.across], self._left):
             name = ("base" if epoch == 0 else f"e{epoch}") + ("!" if epoch in self.shown.copies else "")
             name = f"[{name}]" if number == column else name
             runs.append((name.center(plan.columns) + " ", mark if number == column else head))
         return strip_of(runs, width, self.rich_style)
+
+    def _own_heading(self, plan: Plan) -> str:
+        """Which of the dataset's pictures are in sight, as wide as their columns."""
+        room, count, first = plan.trained * (plan.columns + 1) - 1, len(self.shown.own), self.shown.own_at + 1
+        last = min(count, self.shown.own_at + self.own_step)
+        which = f"{first}-{last}/{count}" if last > first else f"{first}/{count}"
+        told = next((text for text in (f"training {which}", which) if len(text) <= room), "training")
+        return set_cell_size(told.center(room), room)
 
     def _label(self, number: int, width: int) -> Strip:
         shown = self.shown
@@ -247,8 +285,13 @@ class EpochGrid(DecodedPictures, can_focus=True):
         if offset is None or self._nothing():
             return
         plan = self._plan
-        column = self._left + offset.x // (plan.columns + 1) - plan.trained
+        place = offset.x // (plan.columns + 1)
+        column = self._left + place - plan.trained
         line = self._top + (offset.y - 1) // (plan.rows + 1)
+        if place < plan.trained and offset.y and line < len(self.lines):
+            own = self._own_place(line - self._top, place)
+            self.post_message(OwnChosen(own, self.shown.prompt if self.shown.by_strength else line))
+            return
         drawn = self.shown.drawn
         if 0 <= column < len(drawn) and offset.y and 0 <= line < len(self.lines):
             self.post_message(EpochChosen(drawn[column], prompt=-1 if self.shown.by_strength else line))

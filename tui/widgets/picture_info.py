@@ -66,6 +66,11 @@ def parts_of(box: tuple[int, int, int, int], width: int, height: int) -> Crop:
     return left / width, top / height, (left + wide) / width, (top + high) / height
 
 
+def mask_words(mask: MaskShown | None) -> str:
+    """What is to be seen where masks are shown."""
+    return "Red counts less" if mask is not None else "This picture has no mask (dataset.masks)"
+
+
 def mask_shown(row: Row, dataset: DatasetConfig | None) -> MaskShown | None:
     """The picture's mask as it is drawn; None where it has none."""
     if dataset is None or not row.width:

@@ -18,7 +18,8 @@ from engine.dataset.scan import Scan
 from profiles.schema import Settings, Wishes
 from tui.setup import choices
 from tui.setup.fields import SLOTS, schema_default
-from tui.setup.form import Checked, SetupForm, drop, lookup
+from tui.setup.form import Checked, SetupForm
+from tui.setup.tables import drop, lookup
 from tui.wizard.answers import wishes_of
 
 OWN_FIELDS = ("training.batch_size", "training.accumulation", "optimizer.name")

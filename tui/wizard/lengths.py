@@ -15,7 +15,8 @@ from profiles.advice import Advice, advice
 from profiles.presets import shelf
 from profiles.recipes import Recipe
 from tui.setup.fields import FIELDS, schema_default, shown
-from tui.setup.form import SetupForm, lookup
+from tui.setup.form import SetupForm
+from tui.setup.tables import lookup
 
 BAND = "band"
 """The wizard's answer that keeps what was filled in last."""

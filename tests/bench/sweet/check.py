@@ -143,6 +143,7 @@ def ranges(runs: Sequence[Judged]) -> str:
     for run in runs:
         spec, advice = run.spec, run.advice
         kind = f"{spec.pictures} pictures, rate {spec.rate:g}, rank {spec.rank}, {spec.schedule}"
+        kind += f", {spec.epochs} epochs" if spec.every > 1 else ""
         cells = (
             spec.name, kind, run.pictures, run.best, f"{advice.first} to {advice.last}",
             "yes" if run.holds else "no", advice.best, f"{advice.verdict} ({advice.sure})",
@@ -181,13 +182,16 @@ def stops(runs: Sequence[Judged]) -> str:
 
 
 def tables() -> str:
-    """Both tables for each half of the runs."""
+    """Where the range lies for each half of the runs; then when they were called over, where the short runs, whose
+    untouched ones had been looked at when that rule was made, stand together."""
     runs = judged()
     halves: dict[str, list[Judged]] = {}
+    ends: dict[str, list[Judged]] = {}
     for run in runs:
         halves.setdefault(run.spec.half, []).append(run)
-    parts = [f"**{name}**\n\n{table(half)}" for table in (ranges, stops) for name, half in halves.items()]
-    return "\n\n".join(parts)
+        ends.setdefault(run.spec.half if run.spec.every > 1 else "short, all tuned on", []).append(run)
+    parts = [f"**{name}**\n\n{ranges(half)}" for name, half in halves.items()]
+    return "\n\n".join([*parts, *(f"**{name}**\n\n{stops(half)}" for name, half in ends.items())])
 
 
 def measured_of(record: dict[str, Any]) -> list[Measured]:

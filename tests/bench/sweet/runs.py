@@ -107,7 +107,7 @@ RUNS = (
     Spec("long-calm-b", True, False, 24, 2e-3, 8, 78, epochs=60, every=3),
     Spec("long-calm-c", True, False, 20, 1.5e-3, 16, 79, 8, schedule="cosine", epochs=60, every=3),
     Spec("long-calm-d", True, False, 18, 1e-3, 4, 80, 6, epochs=60, every=3),
-    # Declared when the rules stood, before the first of them was recorded; recorded in this order, looked at once.
+    # Declared when the rules stood, before the first of them was recorded; looked at once, all together.
     Spec("long-greedy-g", False, True, 6, 4e-3, 8, 81, 8, False, epochs=150, every=5),
     Spec("long-calm-g", False, False, 20, 1e-3, 8, 82, 6, epochs=60, every=3),
     Spec("long-greedy-h", False, True, 5, 5e-3, 16, 83, 6, False, epochs=150, every=5),
