@@ -47,7 +47,7 @@ lint: $(STAMP) ## formatting, lint, types, floors
 	$(VENV)/bin/lint-imports --no-logo
 
 test: lint ## the gate: lint and every test but those marked slow, gpu or crash
-	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -n 2 --durations=25 -m 'not slow and not gpu and not crash'
+	$(TEST_ENVIRONMENT) $(PYTHON) -m pytest -q -n 2 --dist worksteal --durations=25 -m 'not slow and not gpu and not crash'
 
 test-slow: $(STAMP) ## tests marked slow; figures go to docs/figures
 	@mkdir -p build

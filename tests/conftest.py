@@ -6,6 +6,7 @@ with a reason where they are absent, and fails there when CI is set: a gate that
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before torch: threads that wait must not spin, or a busy neighbour makes every step several times slower.
@@ -21,6 +22,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Nothing that collecting tests makes is rubbish: it stays to the end.
+gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Take what is loaded by now (torch, every test) out of the collector's sight, and let it work again.
+
+    Millions of objects, of which none ever goes, would be looked through each time a run gives memory back.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -35,6 +35,15 @@ def pictures(folder: Path, count: int, source: str = "train") -> Path:
     return folder
 
 
+def measuring(home: Path) -> dict[str, Any]:
+    """Measure after every epoch, and little: two held-out pictures at one level of noise, the drift on one prompt.
+
+    All that is measured by itself costs as much as twelve steps.
+    """
+    held_out = pictures(home / "held-out", 2, "held_out")
+    return {"folder": held_out, "every_epochs": 1, "sigmas": (0.4,), "prompts": ("a red circle",)}
+
+
 def pocket_config(tmp_path: Path, **changes: Any) -> RunConfig:
     """Five pictures, three epochs of three steps (micro-batches of 1, two a step), no samples."""
     data = tmp_path / "data"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trees import TREES, dropped_trees  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("engine", "profiles", "tui")
@@ -23,7 +24,6 @@ FRAMEWORK_METHODS = re.compile(
 
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in (*SOURCES, *TESTS)}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trees import TREES, dropped_trees  # noqa: F401
 
 from engine.errors import DatasetError
 from engine.text import safe_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for package in ("engine", "profiles", "tui") for path in (ROOT / package).rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 SCREENS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == "tui"]
 
 FOREIGN = {

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_house import ROOT, SOURCES, TREES, where
+from test_house import ROOT, SOURCES, where
+from trees import TREES, dropped_trees  # noqa: F401
 
 NETWORK = {
     "socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "socketserver",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,6 @@ SMALLEST = FluxParams(
     in_channels=64, vec_in_dim=64, context_in_dim=96, hidden_size=64, num_heads=2, depth=1, depth_single_blocks=2,
     axes_dim=(8, 12, 12),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def swift_collections() -> Iterator[None]:
-    """Set aside what there is already: each refusal collects garbage, which looks at all that was ever imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def make_place(folder: Path) -> Path:

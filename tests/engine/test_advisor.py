@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from pocket import DEMO, finish, pocket_config, submit_after, told
+from pocket import finish, measuring, pocket_config, submit_after, told
 from safetensors.torch import load_file
 
 from engine.commands import StopAtEpoch
@@ -213,9 +213,8 @@ def test_without_held_out_pictures_it_says_what_it_cannot_know():
 
 
 def stopping(tmp_path, epochs=9, **changes):
-    measuring = {"folder": DEMO / "held_out", "every_epochs": 1, "budget": 100.0}
     return pocket_config(
-        tmp_path, training={"epochs": epochs}, validation=measuring, stop={"mode": "stop"}, **changes
+        tmp_path, training={"epochs": epochs}, validation=measuring(tmp_path), stop={"mode": "stop"}, **changes
     )
 
 

@@ -8,7 +8,7 @@ from tests.bench.trace.contenders import SMALL, SMALL_PX, SMALL_TEXT, Case, coun
 from tests.bench.trace.ideal import step_flops
 
 
-@pytest.mark.parametrize("kept", ["full", "attention", "none"])
+@pytest.mark.parametrize("kept", ["full", pytest.param("attention", marks=pytest.mark.slow), "none"])
 def test_the_same_at_the_small_size(kept):
     case = Case(params=SMALL, px=SMALL_PX, text=SMALL_TEXT, checkpointing=kept)
     # Target: 1.05.

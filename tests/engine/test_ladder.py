@@ -11,7 +11,7 @@ import pytest
 import torch
 from pocket import finish, submit_after, told
 from scarce import Scarce, engine_under
-from scarce_runs import Watch, make_place, small, swift_collections
+from scarce_runs import Watch, make_place, small
 
 from engine.commands import StopNow
 from engine.events import Log, RunFailed, StateChanged, StepDone, SteppedDown
@@ -20,8 +20,6 @@ from engine.run import Run, open_run
 from engine.training import ladder
 from engine.training import step as step_module
 from engine.training.kit import Kit
-
-__all__ = ["swift_collections"]  # a fixture: in use where it is known
 
 
 @pytest.fixture(scope="module")

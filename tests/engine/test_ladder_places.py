@@ -13,7 +13,7 @@ import pytest
 from pocket import told
 from safetensors.torch import load_file
 from scarce import Scarce
-from scarce_runs import Course, Watch, make_place, small, swift_collections
+from scarce_runs import Course, Watch, make_place, small
 
 from engine.cache import latents
 from engine.config import RunConfig
@@ -23,8 +23,6 @@ from engine.jobs import fill_caches
 from engine.training import ladder as ladder_module
 from engine.training import step as step_module
 from engine.training.pictures import Painter
-
-__all__ = ["swift_collections"]  # a fixture: in use where it is known
 
 
 @pytest.fixture(scope="module")

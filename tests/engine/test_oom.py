@@ -12,14 +12,12 @@ import pytest
 from pocket import told
 from reliability import figure
 from scarce import Scarce
-from scarce_runs import Watch, make_place, small, swift_collections
+from scarce_runs import Watch, make_place, small
 
 from engine.cache import latents
 from engine.config import RunConfig
 from engine.events import SteppedDown
 from engine.training import ladder as ladder_module
-
-__all__ = ["swift_collections"]  # a fixture: in use where it is known
 
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor", "prodigy", "adamw_schedulefree")
 RUNS = 40

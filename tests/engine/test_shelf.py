@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from interrupted import assert_same, finished, freezer, left_by, varied_config, watching
-from pocket import DEMO, finish, pocket_config, submit_after, told
+from pocket import finish, measuring, pocket_config, submit_after, told
 
 from engine.commands import Keep, SaveNow, StopNow
 from engine.config import CANDIDATES
@@ -226,7 +226,7 @@ def test_the_forecast_of_room_knows_the_limit():
     assert size.fit(10 + slack, 0, 0) == 4 and size.fit(10 + slack, 0) == 1
 
 
-@pytest.mark.parametrize("every", [5, 10, 0])
+@pytest.mark.parametrize("every", [5, pytest.param(10, marks=pytest.mark.slow), 0])
 def test_on_recorded_runs_a_good_epoch_is_on_the_disk_in_the_end(every):
     from tests.bench.sweet.on_disk import end_of
 
@@ -236,9 +236,8 @@ def test_on_recorded_runs_a_good_epoch_is_on_the_disk_in_the_end(every):
 
 
 def advised_config(tmp_path, **changes):
-    measured = {"folder": DEMO / "held_out", "every_epochs": 1, "budget": 100.0}
     stopping = {"training": {"epochs": 12}, "stop": {"mode": "stop"}}
-    return pocket_config(tmp_path, validation=measured, **(stopping | changes))
+    return pocket_config(tmp_path, validation=measuring(tmp_path), **(stopping | changes))
 
 
 def scripted(monkeypatch, over_at):

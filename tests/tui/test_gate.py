@@ -8,13 +8,15 @@ click runs. So what widgets show is a constant, or made by :func:`tui.safe.safe`
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trees import TREES, dropped_trees  # noqa: F401
 
 TUI = Path(__file__).resolve().parents[2] / "tui"
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TUI.rglob("*.py"))}
+SOURCES = sorted(TUI.rglob("*.py"))
 
 WIDGETS = frozenset({
     "Static", "Label", "Button", "Checkbox", "RadioButton", "Option", "Collapsible", "TabPane", "Link", "Digits",
@@ -25,12 +27,16 @@ WIDGETS = frozenset({
 TITLES = frozenset({"border_title", "border_subtitle", "tooltip", "loading_text"})
 MARKUP = frozenset({"from_markup", "escape_markup", "render_markup"})
 
-CONTENT_MAKERS = {"safe", "Content"} | {
-    node.name
-    for tree in TREES.values()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) == "Content"
-}
+
+@functools.cache
+def content_makers() -> frozenset[str]:
+    """Functions whose result is content."""
+    return frozenset({"safe", "Content"}) | {
+        node.name
+        for path in SOURCES
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) == "Content"
+    }
 
 
 def is_safe(value: ast.expr) -> bool:
@@ -44,10 +50,10 @@ def is_safe(value: ast.expr) -> bool:
     if isinstance(value, ast.Call):
         name = value.func
         if isinstance(name, ast.Attribute):  # Content.assemble, Content("\n").join, self._content
-            return name.attr in CONTENT_MAKERS or is_safe(name.value) or ast.unparse(name.value) == "Content"
+            return name.attr in content_makers() or is_safe(name.value) or ast.unparse(name.value) == "Content"
         if isinstance(name, ast.Name) and name.id in ("map", "cast") and value.args:
             return any(is_safe(arg) or ast.unparse(arg) == "safe" for arg in value.args)
-        return isinstance(name, ast.Name) and name.id in CONTENT_MAKERS
+        return isinstance(name, ast.Name) and name.id in content_makers()
     return False
 
 
@@ -73,8 +79,8 @@ def shown_values(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr]]:
 def test_widgets_are_given_content_only() -> None:
     raw = [
         f"{path.relative_to(TUI)}:{line} {where} = {ast.unparse(value)}"
-        for path, tree in TREES.items()
-        for line, where, value in shown_values(tree)
+        for path in SOURCES
+        for line, where, value in shown_values(TREES[path])
         if not is_safe(value)
     ]
     assert not raw
@@ -83,8 +89,8 @@ def test_widgets_are_given_content_only() -> None:
 def test_nothing_is_parsed_as_markup() -> None:
     found = [
         f"{path.relative_to(TUI)}:{node.lineno} {name}"
-        for path, tree in TREES.items()
-        for node in ast.walk(tree)
+        for path in SOURCES
+        for node in ast.walk(TREES[path])
         if isinstance(node, ast.Attribute | ast.keyword)
         and (name := node.attr if isinstance(node, ast.Attribute) else node.arg or "")
         and (name in MARKUP or (name == "markup" and isinstance(node, ast.keyword) and _is_true(node.value)))
@@ -99,8 +105,8 @@ def _is_true(value: ast.expr) -> bool:
 def test_only_the_gate_shows_toasts_past_itself() -> None:
     past = [
         path.name
-        for path, tree in TREES.items()
-        for node in ast.walk(tree)
+        for path in SOURCES
+        for node in ast.walk(TREES[path])
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().notify"
     ]
     assert past == ["habits.py"]
