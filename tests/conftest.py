@@ -21,7 +21,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No test asserts a time: neither does a property of one, on a machine that has other work.
+hypothesis.settings.register_profile(
+    "patient", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 # Nothing that collecting tests makes is rubbish: it stays to the end.
 gc.disable()
