@@ -19,7 +19,16 @@ from typing import Any
 import kinds_captioners as machine
 import numpy as np
 import torch
-from kinds_dataset import make_caption, make_journal, make_quality_file, make_sidecar, read_journal, read_quality_file
+from kinds_dataset import (
+    make_caption,
+    make_journal,
+    make_mend_journal,
+    make_quality_file,
+    make_sidecar,
+    read_journal,
+    read_mend_journal,
+    read_quality_file,
+)
 from kinds_screen import (
     DETECTED,
     make_judged_file,
@@ -534,6 +543,8 @@ KINDS: tuple[Kind, ...] = (
          _anything),
     Kind("undo of captions", ("engine.dataset.journal",), make_journal, read_journal,
          "the damaged line is left out", _some_of, lines=True),
+    Kind("undo of mendings", ("engine.dataset.mend_journal", "engine.dataset.step_file"), make_mend_journal,
+         read_mend_journal, "the damaged line is left out", _some_of, lines=True),
     Kind("CLIP vocabulary", ("engine.models.tokenizers",), _tokenizer("tokenizer/vocab.json"), _read_clip,
          "others' file: refused, or another tokenizer", _anything),
     Kind("CLIP merges", ("engine.models.tokenizers",), _tokenizer("tokenizer/merges.txt"), _read_clip,

@@ -11,6 +11,7 @@ from kinds_screen import DETECTED
 from engine.dataset.decoder import ImageInfo, Look
 from engine.dataset.edits import open_caption, write_caption
 from engine.dataset.journal import Change, Journal, Step
+from engine.dataset.mend_journal import MendJournal
 from engine.dataset.quality import measure
 from engine.dataset.quality_store import QualityStore, records_in
 from engine.dataset.sidecar import Sidecar
@@ -53,3 +54,15 @@ def make_journal(folder: Path, which: int) -> Path:
 
 def read_journal(path: Path) -> Any:
     return Journal(path).steps()
+
+
+def make_mend_journal(folder: Path, which: int) -> Path:
+    journal = MendJournal(folder / "mend-undo.jsonl")
+    for number in range(1, 5):
+        assert journal.note(0, Path(f"/pictures/{number}.png"), {"stars": 1 + which % 5, "repeats": number}) == number
+    return folder / "mend-undo.jsonl"
+
+
+def read_mend_journal(path: Path) -> Any:
+    journal = MendJournal(path)
+    return [step for number in range(1, 5) if (step := journal.step(number)) is not None]

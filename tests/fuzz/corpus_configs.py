@@ -36,7 +36,7 @@ def refused() -> dict[str, tuple[str, str]]:
         "rate-negative": ("learning_rate = 1e-4", "learning_rate = -1.0", "optimizer.learning_rate"),
         "batch-huge": ("[optimizer]", "[training]\nbatch_size = 1000000000\n[optimizer]", "training.batch_size"),
         "epochs-negative": ("[optimizer]", "[training]\nepochs = -1\n[optimizer]", "training.epochs"),
-        "repeats-huge": ("repeats = 2", "repeats = 1" + "0" * 30, r"dataset.folders\[0\].repeats"),
+        "repeats-huge": ("repeats = 2", "repeats = 1" + "0" * 30, r"dataset.folders\[1\].repeats"),
         "unknown-key": ("rank = 4", "rnak = 4", "lora.rnak is not a known key"),
         "class-key": ("rank = 4", "__class__ = 'os.system'", "lora.__class__ is not a known key"),
         "init-table": ("[optimizer]", "[__init__.__globals__]\na = 1\n[optimizer]", "__init__ is not a known key"),

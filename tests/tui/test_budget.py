@@ -1,8 +1,9 @@
-"""What one redraw may cost: under 5 ms of this thread's processor time for every widget that follows a run.
+"""What one redraw may cost: as much processor time as a fixed piece of plain Python, for every widget that follows a
+run. On the machine where the budget was set that is 5 ms.
 
 The one place where a test looks at a clock, as the widgets' budget is part of the product: training shares the
-process with the screen. Processor time of the thread alone, and the best of several, so that a busy machine fails
-nothing.
+process with the screen. Only the ratio counts, of the thread's own time and the best of several, measured right
+before and after: a slow or busy machine fails nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from tui.view import RunView, fold
 from tui.widgets.cells import CellWidget
 from tui.workplace import Workplace
 
-BUDGET_S = 0.005
+BUDGET_NUMBERS = 45_000
+"""What may be spent: the time it takes to write so many numbers."""
 STEPS, PER_EPOCH = 10_000, 250
 
 
@@ -60,10 +62,20 @@ def redraw_s(widget: CellWidget, console: Console) -> float:
     return best
 
 
+def budget_s() -> float:
+    """Processor time of the work that a redraw is held against; the best of seven."""
+    best = 1.0
+    for _ in range(7):
+        begin = time.thread_time()
+        assert sum(len(str(number)) for number in range(BUDGET_NUMBERS)) > BUDGET_NUMBERS
+        best = min(best, time.thread_time() - begin)
+    return best
+
+
 async def test_every_live_widget_keeps_its_budget(tmp_path: Path) -> None:
     run = FakeRun(tmp_path, step_s=1.0)
     app = KilnApp(Workplace.around(run, tmp_path), Traits())
-    spent: dict[str, float] = {}
+    spent: dict[str, float] = {}  # parts of the budget
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: app.workbench is not None and app.workbench.feed is not None)
         long_run(app.workplace.view)
@@ -78,7 +90,8 @@ async def test_every_live_widget_keeps_its_budget(tmp_path: Path) -> None:
                 if widget.TOPICS and in_sight(widget) and widget.size:
                     widget.show(app.workplace.view)
                     name = f"{type(widget).__name__}{' zoomed' if zoomed else ''}"
-                    spent[name] = redraw_s(widget, app.console)
+                    before = budget_s()
+                    spent[name] = redraw_s(widget, app.console) / max(before, budget_s())
         run.submit(StopNow())
     assert {"LossPlot", "LossPlot zoomed", "RatePlot zoomed", "MemoryPlot zoomed", "StatusLine"} <= spent.keys()
-    assert {name: s for name, s in spent.items() if s > BUDGET_S} == {}
+    assert {name: part for name, part in spent.items() if part > 1} == {}
