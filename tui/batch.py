@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from engine.dataset.applying import Outcome, Wanted, apply, redo, undo
 from engine.dataset.batch_edits import Operation, edit_of
 from engine.dataset.journal import Journal, journal_path
-from engine.errors import DatasetError, DiskError
+from engine.errors import DatasetError
 from engine.text import safe_text
-from tui.places import is_shipped
+from tui.places import is_shipped, journal_in
 
 if TYPE_CHECKING:
     from tui.catalog import Catalog, Row
@@ -119,11 +119,7 @@ class Batches:
 
 def batches_of(workplace: Workplace) -> Batches:
     """The batches of a work folder; undone in this process alone where nothing can be written there."""
-    try:
-        journal = Journal(None if workplace.shared else journal_path(workplace.home))
-    except DiskError:
-        journal = Journal()
-    return Batches(journal, workplace.catalog)
+    return Batches(Journal(journal_in(workplace, journal_path)), workplace.catalog)
 
 
 def told(outcome: Outcome, did: str) -> str:

@@ -20,7 +20,7 @@ from engine.dataset.pairs import GIF
 from engine.dataset.problems import Problem
 from engine.errors import DatasetError, DiskError, EngineError
 from engine.text import safe_text
-from tui.places import is_shipped
+from tui.places import is_shipped, journal_in
 
 if TYPE_CHECKING:
     from engine.dataset.decoder import Decoder
@@ -199,11 +199,7 @@ class Mender:
 
 def mender_of(workplace: Workplace) -> Mender:
     """The mender of a work folder; taken back in this process alone where nothing can be written there."""
-    try:
-        journal = MendJournal(None if workplace.shared else mend_journal_path(workplace.home))
-    except DiskError:
-        journal = MendJournal()
-    return Mender(workplace.catalog, workplace.decoder, journal)
+    return Mender(workplace.catalog, workplace.decoder, MendJournal(journal_in(workplace, mend_journal_path)))
 
 
 def question(problems: list[Problem]) -> tuple[str, str, str]:

@@ -219,7 +219,7 @@ def _by_held_out(held: Sequence[Measured], stop: StopConfig) -> Advice:
 
 def _cost(held: Sequence[Measured]) -> list[float]:
     """What a LoRA costs at each measurement: see the module's first rule."""
-    cost = _shares([statistics.fmean(one.held_out) for one in held])
+    cost = _held_out_shares(held)
     if all(one.train for one in held):
         train = _shares([statistics.fmean(one.train) for one in held])
         drift = [one.drift or 0.0 for one in held]
@@ -230,8 +230,11 @@ def _cost(held: Sequence[Measured]) -> list[float]:
 
 def _harm(held: Sequence[Measured]) -> list[float]:
     """What tells that the best epochs are over: the held-out loss, as a share of the base's, and the drift."""
-    loss = _shares([statistics.fmean(one.held_out) for one in held])
-    return [value + (one.drift or 0.0) for value, one in zip(loss, held, strict=True)]
+    return [share + (one.drift or 0.0) for share, one in zip(_held_out_shares(held), held, strict=True)]
+
+
+def _held_out_shares(held: Sequence[Measured]) -> list[float]:
+    return _shares([statistics.fmean(one.held_out) for one in held])
 
 
 def _shares(values: Sequence[float]) -> list[float]:

@@ -82,11 +82,11 @@ class Judged:
     @property
     def stop(self) -> str:
         """How the first "over" lies to the plateau."""
-        if self.over_at is None or self.late is None:
+        late = self.late
+        if self.over_at is None or late is None:
             return "right, never" if self.plateau_end >= self.epochs - IN_TIME * self.spec.every else "never"
         if self.over_at < self.best:
             return "before the best"
-        late = self.late
         return "on the plateau" if late < 0 else f"{late} later" + ("" if late <= IN_TIME else ", too late")
 
 
@@ -143,7 +143,7 @@ def ranges(runs: Sequence[Judged]) -> str:
     for run in runs:
         spec, advice = run.spec, run.advice
         kind = f"{spec.pictures} pictures, rate {spec.rate:g}, rank {spec.rank}, {spec.schedule}"
-        kind += f", {spec.epochs} epochs" if spec.every > 1 else ""
+        kind += f", {spec.epochs} epochs" if spec.long else ""
         cells = (
             spec.name, kind, run.pictures, run.best, f"{advice.first} to {advice.last}",
             "yes" if run.holds else "no", advice.best, f"{advice.verdict} ({advice.sure})",
@@ -189,7 +189,7 @@ def tables() -> str:
     ends: dict[str, list[Judged]] = {}
     for run in runs:
         halves.setdefault(run.spec.half, []).append(run)
-        ends.setdefault(run.spec.half if run.spec.every > 1 else "short, all tuned on", []).append(run)
+        ends.setdefault(run.spec.half if run.spec.long else "short, all tuned on", []).append(run)
     parts = [f"**{name}**\n\n{ranges(half)}" for name, half in halves.items()]
     return "\n\n".join([*parts, *(f"**{name}**\n\n{stops(half)}" for name, half in ends.items())])
 

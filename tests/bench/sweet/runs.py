@@ -42,6 +42,11 @@ class Spec:
     every: int = 1
 
     @property
+    def long(self) -> bool:
+        """Whether it goes on until what over-fits has done so to the end."""
+        return self.every > 1
+
+    @property
     def scored(self) -> int:
         """Epochs from one that the oracle scores to the next."""
         return SCORED * self.every
@@ -49,7 +54,7 @@ class Spec:
     @property
     def half(self) -> str:
         """Which table the run is in. The second untouched half was declared when "over" began to ask for drift."""
-        if self.every > 1:
+        if self.long:
             return "long, tuned on" if self.tune else "long, untouched"
         if self.tune:
             return "tuned on"
